@@ -1,0 +1,88 @@
+"""ModelDeployments as YAML text: reading many, writing one."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import yaml
+
+from moorage_api import keys, v1alpha1
+from moorage_api.errors import InvalidResource, Problem
+from moorage_api.v1alpha1 import ModelDeployment
+
+#: Most characters of one YAML text; the API server's own limit on a resource is 1.5 MB.
+MAX_CHARACTERS: Final = 1_500_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses repeated keys, as `kubectl apply` does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode):
+                if key_node.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key_node.value!r} stands here twice", key_node.start_mark
+                    )
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def parse(text: str, source: str = "") -> list[ModelDeployment]:
+    """Read every ModelDeployment of a YAML text with one or more documents.
+
+    Parameters
+    ----------
+    text
+        YAML or JSON; documents are separated by `---`. A `List` (what `kubectl get -o yaml`
+        prints) is opened. Documents of other kinds are refused.
+    source
+        Where it came from, for messages.
+
+    Raises
+    ------
+    InvalidResource
+        With every problem of every document.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidResource([Problem("", f"is longer than {MAX_CHARACTERS} characters")], source)
+    try:
+        documents = [item for item in yaml.load_all(text, _Loader) if item is not None]  # noqa: S506
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        words = " ".join(str(error).split()) or "nested too deeply"
+        raise InvalidResource([Problem("", f"is not YAML: {words}")], source) from error
+    found: list[ModelDeployment] = []
+    problems: list[Problem] = []
+    for document in _opened(documents):
+        if not isinstance(document, dict) or document.get("kind") != keys.KIND:
+            kind = document.get("kind") if isinstance(document, dict) else type(document).__name__
+            problems.append(Problem("kind", f"expected {keys.KIND}, got {kind!r}"))
+            continue
+        try:
+            found.append(v1alpha1.load(document))
+        except InvalidResource as error:
+            problems.extend(error.problems)
+    if not found and not problems:
+        problems.append(Problem("", f"holds no {keys.KIND}"))
+    if problems:
+        raise InvalidResource(problems, source)
+    return found
+
+
+def render(resource: ModelDeployment) -> str:
+    """Return the resource as YAML that `parse` and `kubectl apply` take."""
+    return render_document(v1alpha1.dump(resource))
+
+
+def render_document(document: Any) -> str:
+    """Return any plain document as YAML, in its own order of keys."""
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def _opened(documents: list[Any]) -> Iterator[Any]:
+    for document in documents:
+        if isinstance(document, dict) and document.get("kind") == "List":
+            yield from document.get("items") or ()
+        else:
+            yield document

@@ -1,0 +1,294 @@
+"""The predictor over ONNX Runtime, for its CPU and its GPU package alike."""
+
+import ctypes
+import math
+import mmap
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+
+from moorage_api import onnx_file
+from moorage_api.datatypes import DATATYPES
+from moorage_api.errors import BadModel, InvalidTensor, ModelFailed, UnsupportedOpset
+from moorage_api.onnx_file import OnnxFile
+from moorage_api.signature import Signature, TensorSpec
+from moorage_api.tensors import Array, Tensor
+
+#: Sizes that are tried for open dimensions, the first that works is kept: a graph with pooling
+#: refuses an image of one pixel.
+_PROBE_SIZES: Final = (1, 8, 32, 64, 224)
+#: Values that are tried, in case the graph divides by its input.
+_PROBE_VALUES: Final = (0, 1)
+#: Runs after the probe when warm-up is asked for: first at one row, where most requests are.
+WARMUP_RUNS: Final = 3
+
+_BF16_ONNX: Final = DATATYPES["BF16"].onnx
+
+# ONNX Runtime says these only in words (model_load_utils.h, model.cc).
+_NEWER_OPSET: Final = re.compile(
+    r"Opset (\d+) is under development.*domain (\S+) is till opset (\d+)", re.DOTALL
+)
+_NEWER_IR: Final = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a session is made.
+
+    Parameters
+    ----------
+    intra_op_threads
+        Threads within one operator; 0 takes the CPUs that this process may use.
+    inter_op_threads
+        Operators side by side.
+    """
+
+    intra_op_threads: int = 0
+    inter_op_threads: int = 1
+
+
+class OnnxPredictor:
+    """A loaded ONNX model that has answered a probe.
+
+    Parameters
+    ----------
+    path
+        The ONNX file; external data is looked for beside it.
+    options
+        Threads.
+
+    Raises
+    ------
+    UnsupportedOpset
+        When the file is newer than this runtime.
+    BadModel
+        When it cannot be loaded, or cannot compute a probe.
+    """
+
+    def __init__(self, path: Path, options: Options = Options()) -> None:  # noqa: B008 - frozen
+        self.file = _declared(path)
+        self._session = _load(path, options)
+        self._names = [spec.name for spec in self.file.signature.outputs]
+        self._specs = {spec.name: spec for spec in self.file.signature.outputs}
+        signature = self.file.signature
+        self._has_bf16 = any(
+            spec.datatype == "BF16" for spec in (*signature.inputs, *signature.outputs)
+        )
+        self._plain = not self._has_bf16 and not self.file.zipmaps
+        #: An input that the model has computed, one row of it where it answers rows.
+        self.probe = self._find_probe()
+        self.signature = self._with_ranks()
+
+    @property
+    def providers(self) -> list[str]:
+        """ONNX Runtime's execution providers of this session, the preferred first."""
+        return [name.removesuffix("ExecutionProvider") for name in self._session.get_providers()]
+
+    def run(self, arrays: Mapping[str, Array], outputs: Sequence[str] | None) -> list[Tensor]:
+        """Compute outputs; see `Predictor.run`."""
+        names = self._names if outputs is None else list(outputs)
+        for name in names:
+            if name not in self._specs:
+                raise InvalidTensor(
+                    name, f"one of the outputs {self._names}", "an unknown name", "output"
+                )
+        try:
+            values = self._run_bf16(names, arrays) if self._has_bf16 else self._session.run(names, arrays)
+        except _RUN_ERRORS as error:
+            raise ModelFailed(f"the model could not compute this input: {_words(error)}") from error
+        specs = self._specs
+        if not self._plain:
+            values = [self._tensor_of(specs[name], value) for name, value in zip(names, values, strict=True)]
+        return [
+            Tensor(name, specs[name].datatype, value)
+            for name, value in zip(names, values, strict=True)
+        ]
+
+    def _run_bf16(self, names: list[str], arrays: Mapping[str, Array]) -> list[Any]:
+        """Run with OrtValues, because numpy has no bfloat16 for ONNX Runtime to map it to."""
+        kinds = {spec.name: spec.datatype for spec in self.file.signature.inputs}
+        feed = {
+            name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
+                np.ascontiguousarray(array), _BF16_ONNX
+            )
+            if kinds[name] == "BF16"
+            else ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+            for name, array in arrays.items()
+        }
+        return [
+            _bf16_bits(value) if self._specs[name].datatype == "BF16" else value.numpy()
+            for name, value in zip(names, self._session.run_with_ort_values(names, feed), strict=True)
+        ]
+
+    def _tensor_of(self, spec: TensorSpec, value: Any) -> Array:
+        """Turn a ZipMap's list of maps into a table, one column a class."""
+        if spec.name not in self.file.zipmaps:
+            return np.asarray(value)
+        if not value:
+            return np.empty((0, len(spec.classes)), np.float32)
+        # The maps' keys are strings or integers, in an order of their own.
+        kind = type(next(iter(value[0])))
+        keys = [kind(label) for label in spec.classes]
+        return np.array([[row[key] for key in keys] for row in value], np.float32)
+
+    def _find_probe(self) -> dict[str, Array]:
+        last: ModelFailed | None = None
+        open_rows = any(-1 in spec.row_shape for spec in self.file.signature.inputs)
+        for size in _PROBE_SIZES if open_rows else _PROBE_SIZES[:1]:
+            for value in _PROBE_VALUES:
+                arrays = {
+                    spec.name: _filled(spec, size, value) for spec in self.file.signature.inputs
+                }
+                try:
+                    self.run(arrays, None)
+                except ModelFailed as error:
+                    last = error
+                else:
+                    return arrays
+        raise BadModel(f"the model loads and fails on a probe: {last}")
+
+    def _with_ranks(self) -> Signature:
+        """Return the file's signature, with the ranks that only the probe could tell."""
+        declared = {item.name: item.shape for item in self._session.get_outputs()}
+        outputs: list[TensorSpec] = []
+        for tensor, spec in zip(self.run(self.probe, None), self.file.signature.outputs, strict=True):
+            shape = spec.shape
+            if tensor.array.ndim != len(shape):
+                inferred = declared.get(spec.name) or ()
+                known = len(inferred) == tensor.array.ndim
+                shape = tuple(
+                    size if known and isinstance(size, int) else -1
+                    for size in (inferred if known else tensor.array.shape)
+                )
+            outputs.append(TensorSpec(spec.name, spec.datatype, shape, spec.classes))
+        return Signature(self.file.signature.inputs, tuple(outputs))
+
+
+def warm_up(predictor: OnnxPredictor) -> float:
+    """Run the probe again, so that no request pays for first-run allocations.
+
+    Returns
+    -------
+    seconds that the last run took
+    """
+    started = perf_counter()
+    for _ in range(WARMUP_RUNS):
+        started = perf_counter()
+        predictor.run(predictor.probe, None)
+    return perf_counter() - started
+
+
+def cpu_limit() -> int:
+    """Return how many CPUs this process may use: its affinity, and its cgroup's quota rounded up."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return min(usable, max(1, math.ceil(quota))) if quota else usable
+
+
+def _cgroup_quota() -> float | None:
+    """Return the CPU quota of cgroup v2 or v1 in CPUs, None where there is none."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        folder = Path("/sys/fs/cgroup/cpu")
+        limit_us = int((folder / "cpu.cfs_quota_us").read_text())
+        period_us = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return limit_us / period_us if limit_us > 0 else None
+
+
+def _declared(path: Path) -> OnnxFile:
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise BadModel("not an ONNX model: the file is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            view = memoryview(mapped)
+            try:
+                return onnx_file.parse(view)
+            finally:
+                view.release()
+
+
+def _load(path: Path, options: Options) -> ort.InferenceSession:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.intra_op_threads or cpu_limit()
+    settings.inter_op_num_threads = options.inter_op_threads
+    if options.inter_op_threads > 1:
+        settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    settings.log_severity_level = 3
+    try:
+        return ort.InferenceSession(
+            path, settings, providers=["CPUExecutionProvider"]
+        )
+    except _LOAD_ERRORS as error:
+        words = str(error)
+        if found := _NEWER_OPSET.search(words):
+            domain = "" if found[2] == "ai.onnx" else f" of {found[2]}"
+            raise UnsupportedOpset(
+                f"model needs opset {found[1]}{domain}, this runtime has {found[3]}"
+            ) from error
+        if found := _NEWER_IR.search(words):
+            raise UnsupportedOpset(
+                f"model needs ONNX IR version {found[1]}, this runtime has {found[2]}"
+            ) from error
+        raise BadModel(_words(error)) from error
+
+
+def _errors(*names: str) -> tuple[type[Exception], ...]:
+    """Return ONNX Runtime's exception classes, which lie in its extension module, by name."""
+    state = ort.capi.onnxruntime_pybind11_state
+    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+
+
+_LOAD_ERRORS: Final = (
+    *_errors(
+        "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile",
+        "NotImplemented", "RuntimeException", "EPFail",
+    ),
+    RuntimeError,
+    ValueError,
+)  # fmt: skip
+_RUN_ERRORS: Final = (
+    *_errors("Fail", "InvalidArgument", "NotImplemented", "RuntimeException", "EPFail"),
+    RuntimeError,
+    ValueError,
+)
+
+
+def _words(error: Exception) -> str:
+    """Return ONNX Runtime's message on one line, without its tag and source path."""
+    words = " ".join(str(error).split())
+    words = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", words)
+    words = re.sub(r"/\S*/onnxruntime/\S+:\d+ ", "", words)
+    return words[:500]
+
+
+def _filled(spec: TensorSpec, size: int, value: int) -> Array:
+    """Return an array of `value`: one row, `size` in every other open dimension."""
+    shape = [
+        (1 if at == 0 else size) if extent == -1 else extent for at, extent in enumerate(spec.shape)
+    ]
+    if spec.datatype == "BYTES":
+        return np.full(shape, str(value), object)
+    if spec.datatype == "BF16":
+        return np.full(shape, 0x3F80 if value else 0, np.uint16)
+    return np.full(shape, value, DATATYPES[spec.datatype].numpy)
+
+
+def _bf16_bits(value: Any) -> Array:
+    """Copy the bits of a bfloat16 OrtValue on the CPU into a uint16 array."""
+    shape = tuple(value.shape())
+    count = math.prod(shape)
+    bits = (ctypes.c_uint16 * count).from_address(value.data_ptr()) if count else ()
+    return np.array(bits, np.uint16).reshape(shape)

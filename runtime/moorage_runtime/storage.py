@@ -1,0 +1,203 @@
+"""Fetches a model: from an address to an ONNX file on this machine's disk.
+
+`file:` is used where it lies, `http(s):` and `models:/NAME/VERSION` are downloaded with the
+standard library, every other scheme goes through fsspec, whose driver an extra installs.
+"""
+
+import hashlib
+import os
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO, Final
+from urllib.parse import unquote, urlsplit
+
+from moorage_api import names
+from moorage_api.errors import BadModel, ChecksumMismatch, DownloadFailed, InvalidName
+
+#: Largest model that is downloaded.
+MAX_BYTES: Final = 16 * 1024**3
+#: A connection that is silent this long has failed.
+TIMEOUT_S: Final = 60
+#: Header in which the registry says the sha256 of what it sends.
+SHA256_HEADER: Final = "X-Model-Sha256"
+
+_CHUNK: Final = 1024 * 1024
+
+
+def fetch(uri: str, folder: Path, *, version: str = "", registry: str = "") -> Path:
+    """Bring a model to this machine.
+
+    Parameters
+    ----------
+    uri
+        Address of an ONNX file or of a Triton-style folder; a bare path is a `file:` address.
+    folder
+        Where downloads go.
+    version
+        Which version subfolder of a Triton-style folder is meant, when there are several.
+    registry
+        Base URL of the gateway that resolves `models:/NAME/VERSION`.
+
+    Returns
+    -------
+    path of the ONNX file
+
+    Raises
+    ------
+    DownloadFailed
+        When it cannot be had; the message names the address and the cause.
+    BadModel
+        When the folder holds no model, or several and no way to choose.
+    """
+    scheme = urlsplit(uri).scheme if ":" in uri else "file"
+    if scheme == "file":
+        return find(_local(uri), version)
+    if scheme in ("http", "https"):
+        return _download(uri, folder)
+    if scheme == names.REGISTRY_SCHEME:
+        return _from_registry(uri, folder, registry)
+    return find(_by_driver(uri, scheme, folder), version)
+
+
+def find(path: Path, version: str = "") -> Path:
+    """Find the ONNX file at `path`: itself, or inside a Triton-style folder.
+
+    Parameters
+    ----------
+    path
+        A file, a folder with one `.onnx` file in it, or a folder with numbered version folders
+        (`1/model.onnx`). Triton's `config.pbtxt` is not read.
+    version
+        The version folder that is meant; without it, or when it is not there, a single one is
+        taken.
+
+    Raises
+    ------
+    DownloadFailed
+        When nothing is at `path`.
+    BadModel
+        When no file, or more than one, could be meant.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise DownloadFailed(f"{path}: no such file or folder")
+    versions = {
+        item.name: item for item in path.iterdir() if item.is_dir() and item.name.isdecimal()
+    }
+    if versions:
+        if version in versions:
+            return find(versions[version])
+        if len(versions) == 1:
+            return find(next(iter(versions.values())))
+        there = ", ".join(sorted(versions, key=int))
+        raise BadModel(f"{path} has the versions {there}; set model.version to one of them")
+    if (path / "model.onnx").is_file():
+        return path / "model.onnx"
+    files = sorted(item for item in path.iterdir() if item.suffix == ".onnx" and item.is_file())
+    if len(files) != 1:
+        found = ", ".join(item.name for item in files) or "none"
+        raise BadModel(f"{path}: expected model.onnx or a single .onnx file, found {found}")
+    return files[0]
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, expected: str | None) -> str:
+    """Return the file's SHA-256 when it is the expected one, or none is expected.
+
+    Raises
+    ------
+    ChecksumMismatch
+        When it is another.
+    """
+    found = sha256(path)
+    if expected is not None and found != expected:
+        raise ChecksumMismatch(expected, found)
+    return found
+
+
+def _local(uri: str) -> Path:
+    if not uri.startswith("file:"):
+        return Path(uri)
+    split = urlsplit(uri)
+    if split.netloc not in ("", "localhost"):
+        raise DownloadFailed(f"{uri}: a file address has no host; write file:/path or file:path")
+    return Path(unquote(split.path))
+
+
+def _download(url: str, folder: Path) -> Path:
+    target = folder / "model.onnx"
+    expected = None
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, target.open("wb") as file:  # noqa: S310
+            expected = answer.headers.get(SHA256_HEADER)
+            _copy(answer, file, url)
+            length = answer.headers.get("Content-Length")
+            if length is not None and file.tell() != int(length):
+                raise DownloadFailed(f"{url}: broke off after {file.tell()} of {length} bytes")
+    except urllib.error.HTTPError as error:
+        raise DownloadFailed(f"{url}: HTTP {error.code} {error.reason}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DownloadFailed(f"{url}: {reason}") from error
+    if expected:
+        verify(target, expected)
+    return target
+
+
+def _copy(source: IO[bytes], target: IO[bytes], url: str) -> None:
+    size = 0
+    while chunk := source.read(_CHUNK):
+        size += len(chunk)
+        if size > MAX_BYTES:
+            raise DownloadFailed(f"{url}: larger than the limit of {MAX_BYTES} bytes")
+        target.write(chunk)
+
+
+def _from_registry(uri: str, folder: Path, registry: str) -> Path:
+    try:
+        reference = names.registry_reference(uri)
+    except InvalidName as error:
+        raise DownloadFailed(str(error)) from error
+    if reference is None or not registry:
+        raise DownloadFailed(f"{uri}: no registry is set; give --registry, a gateway's URL")
+    name, version = reference
+    return _download(f"{registry.rstrip('/')}/models/{name}/versions/{version}/file", folder)
+
+
+def _by_driver(uri: str, scheme: str, folder: Path) -> Path:
+    extra = names.DRIVER_SCHEMES.get(scheme, "storage")
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise DownloadFailed(f"{uri}: needs the extra: pip install 'moorage[{extra}]'") from error
+    try:
+        system, path = url_to_fs(uri)
+        if not system.isdir(path):
+            target = folder / "model.onnx"
+            with system.open(path, "rb") as source, target.open("wb") as file:
+                _copy(source, file, uri)
+            return target
+        target = folder / "model"
+        for name, info in system.find(path, detail=True).items():
+            relative = os.path.relpath(name, path)
+            if relative.startswith(("..", os.sep)):
+                raise DownloadFailed(f"{uri}: {name} lies outside the folder")
+            if info["size"] and info["size"] > shutil.disk_usage(folder).free:
+                raise DownloadFailed(f"{uri}: {name} is larger than the disk's free space")
+            part = target / relative
+            part.parent.mkdir(parents=True, exist_ok=True)
+            with system.open(name, "rb") as source, part.open("wb") as file:
+                _copy(source, file, uri)
+        return target
+    except ImportError as error:
+        raise DownloadFailed(f"{uri}: needs the extra: pip install 'moorage[{extra}]'") from error
+    except (OSError, ValueError) as error:
+        raise DownloadFailed(f"{uri}: {error}") from error
