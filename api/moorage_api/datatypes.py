@@ -38,10 +38,12 @@ class Datatype:
 
     @property
     def is_float(self) -> bool:
+        """Whether elements are floating-point numbers."""
         return self.name in _FLOATS
 
     @property
     def is_integer(self) -> bool:
+        """Whether elements are whole numbers."""
         return self.name in _INTEGERS
 
 

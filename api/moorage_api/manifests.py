@@ -47,7 +47,7 @@ def parse(text: str, source: str = "") -> list[ModelDeployment]:
     if len(text) > MAX_CHARACTERS:
         raise InvalidResource([Problem("", f"is longer than {MAX_CHARACTERS} characters")], source)
     try:
-        documents = [item for item in yaml.load_all(text, _Loader) if item is not None]  # noqa: S506
+        documents = [item for item in yaml.load_all(text, _Loader) if item is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split()) or "nested too deeply"
         raise InvalidResource([Problem("", f"is not YAML: {words}")], source) from error

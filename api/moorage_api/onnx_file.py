@@ -171,7 +171,7 @@ def _zipmap(data: memoryview, classes: dict[str, tuple[str, ...]]) -> None:
         if number == 2:
             output = _text(value)
         elif number == 4:
-            is_zipmap = _bytes(value) == b"ZipMap"
+            is_zipmap = _text(value) == "ZipMap"
         elif number == 5:
             attributes.append(_bytes(value))
     if not is_zipmap:
@@ -200,7 +200,13 @@ def _value(data: memoryview) -> _Value:
     return value
 
 
-_OTHER_TYPES: Final = {4: "sequence", 5: "map", 7: "opaque value", 8: "sparse tensor", 9: "optional"}
+_OTHER_TYPES: Final = {
+    4: "sequence",
+    5: "map",
+    7: "opaque value",
+    8: "sparse tensor",
+    9: "optional",
+}
 
 
 def _tensor_type(data: memoryview, value: _Value) -> None:

@@ -32,10 +32,10 @@ class Reason(StrEnum):
     SERVING = "Serving"
     #: Some replicas of the current generation serve, some do not yet.
     PARTLY_READY = "PartlyReady"
-    #: The current generation is not up; the one before it still answers.
-    SERVING_PREVIOUS = "ServingPrevious"
     #: Replicas have been started and have not answered a probe yet.
     LOADING = "Loading"
+    #: `spec.replicas` is 0.
+    SCALED_TO_ZERO = "ScaledToZero"
     #: `spec.stopped` is true.
     STOPPED = "Stopped"
     #: `spec.stopped` is false.

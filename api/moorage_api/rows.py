@@ -256,4 +256,8 @@ def _glimpse(value: Any) -> str:
     shape = codec.shape_of(value)
     if shape:
         return f"lists nested as {list(shape)}"
-    return f"an object with the keys {sorted(value)[:20]}" if isinstance(value, dict) else repr(value)[:60]
+    return (
+        f"an object with the keys {sorted(value)[:20]}"
+        if isinstance(value, dict)
+        else repr(value)[:60]
+    )

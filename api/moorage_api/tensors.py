@@ -106,9 +106,7 @@ def may_hold_literals(document: bytes | memoryview) -> bool:
     return b"l" in text or b"tru" in text
 
 
-def elements(
-    name: str, datatype: Datatype, data: list[Any], *, literals: bool = True
-) -> Array:
+def elements(name: str, datatype: Datatype, data: list[Any], *, literals: bool = True) -> Array:
     """Pack a flat list of JSON scalars into an array of shape (len(data),).
 
     Raises
@@ -214,21 +212,24 @@ def to_bytes(datatype: str, array: Array) -> bytes | memoryview:
     """Return the raw little-endian, row-major bytes of `array`, without a copy for numbers."""
     if datatype == "BYTES":
         parts = [item.encode() for item in array.reshape(-1).tolist()]
-        return b"".join(chain.from_iterable((len(part).to_bytes(4, "little"), part) for part in parts))
+        return b"".join(
+            chain.from_iterable((len(part).to_bytes(4, "little"), part) for part in parts)
+        )
     flat = np.ascontiguousarray(array).reshape(-1)
-    return memoryview(flat.view("u1")) if flat.size else b""
+    return flat.view("u1").data if flat.size else b""
 
 
 def bf16_to_float32(bits: Array) -> Array:
     """Widen bfloat16 bits (uint16) to float32, exactly."""
-    return (bits.astype("<u4") << 16).view("<f4")
+    widened: Array = (bits.astype("<u4") << 16).view("<f4")
+    return widened
 
 
 def _to_bf16(name: str, values: Array) -> Array:
     """Round float32 to the nearest bfloat16, ties to even, and return its bits."""
     bits = values.view("<u4")
-    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
-    rounded[np.isnan(values)] = 0x7FC0
+    rounded: Array = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
+    rounded[np.isnan(values)] = 0x7FC0  # A rounded NaN may have lost its last bit.
     if not np.isfinite(bf16_to_float32(rounded[~np.isnan(values)])).all():
         raise InvalidTensor(name, "values in the range of BF16", "a larger one")
     return rounded
@@ -295,7 +296,9 @@ def _split_bytes(name: str, count: int, raw: memoryview) -> Array:
             ) from None
         at += size
     if len(texts) != count or at != end:
-        raise InvalidTensor(name, f"{count} length-prefixed elements", f"{end} bytes that hold others")
+        raise InvalidTensor(
+            name, f"{count} length-prefixed elements", f"{end} bytes that hold others"
+        )
     array = np.empty(count, object)
     array[:] = texts
     return array

@@ -186,7 +186,8 @@ class Threads(Spec):
         description="Threads within one operator. Default: the CPU limit, else the CPUs there are.",
     )
     inter_op: Annotated[int, Field(ge=1, le=1024)] = Field(
-        default=1, description="Operators that run side by side; above 1 the graph runs in parallel."
+        default=1,
+        description="Operators that run side by side; above 1 the graph runs in parallel.",
     )
 
 
@@ -424,9 +425,7 @@ def dump(resource: ModelDeployment) -> dict[str, Any]:
 def _as_api_server_reads(value: Any) -> Any:
     """Drop null members, which the API server replaces by defaults, and take 2.0 for 2."""
     if isinstance(value, dict):
-        return {
-            key: _as_api_server_reads(item) for key, item in value.items() if item is not None
-        }
+        return {key: _as_api_server_reads(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_as_api_server_reads(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

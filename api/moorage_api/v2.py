@@ -77,6 +77,7 @@ class Body:
 
     @property
     def content_length(self) -> int:
+        """How many bytes the chunks hold together."""
         return sum(len(chunk) for chunk in self.chunks)
 
     def join(self) -> bytes:
@@ -160,7 +161,9 @@ def parse_raw_request(body: bytes, signature: Signature) -> InferRequest:
     datatype = DATATYPES[spec.datatype]
     shape = [1 if spec.is_batched else spec.shape[0], *spec.row_shape] if spec.shape else []
     if datatype.size == 0:
-        one = Tensor(spec.name, spec.datatype, codec.elements(spec.name, datatype, [_utf8(spec.name, body)]))
+        one = Tensor(
+            spec.name, spec.datatype, codec.elements(spec.name, datatype, [_utf8(spec.name, body)])
+        )
         one.array = one.array.reshape([abs(size) for size in shape])
         return InferRequest([one], binary_output=True)
     open_at = [at for at, size in enumerate(shape) if size == -1]
@@ -257,7 +260,9 @@ def _tensors(
         datatype = _datatype(name, item.get("datatype"))
         shape = item.get("shape")
         if type(shape) is not list or not _is_shape(shape):
-            raise InvalidTensor(name, "a shape: a list of whole numbers from 0 on", repr(shape)[:80])
+            raise InvalidTensor(
+                name, "a shape: a list of whole numbers from 0 on", repr(shape)[:80]
+            )
         size = None
         if "parameters" in item:
             parameters = _object(item, "parameters", where=f"{key}[{index}]")
@@ -266,7 +271,9 @@ def _tensors(
             size = parameters.get("binary_data_size")
         if size is None:
             if "data" not in item:
-                raise InvalidTensor(name, "'data', or 'binary_data_size' in its parameters", "neither")
+                raise InvalidTensor(
+                    name, "'data', or 'binary_data_size' in its parameters", "neither"
+                )
             array = codec.from_json(name, datatype, shape, item["data"], literals=literals)
         else:
             if type(size) is not int or size < 0 or at + size > len(raw):
@@ -343,7 +350,9 @@ def _utf8(name: str, raw: bytes) -> str:
         raise InvalidTensor(name, "UTF-8 text (what ONNX strings are)", "other bytes") from None
 
 
-def _render(document: dict[str, Any], key: str, tensors: Sequence[Tensor], binary: set[str]) -> Body:
+def _render(
+    document: dict[str, Any], key: str, tensors: Sequence[Tensor], binary: set[str]
+) -> Body:
     chunks: Chunks = []
     items: list[dict[str, Any]] = []
     for tensor in tensors:

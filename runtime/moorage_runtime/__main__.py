@@ -62,7 +62,7 @@ async def _load(settings: Settings, app: RuntimeApp, http: server.Server) -> int
         http.stop()
         command.complain(f"{type(error).__name__}: {error}")
         return EXIT_MODEL_REJECTED
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it was, the process must say so and end
         http.stop()
         _log.exception("the model could not be loaded")
         return _FAILED

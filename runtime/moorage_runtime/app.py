@@ -111,7 +111,7 @@ class RuntimeApp:
             await answers.send_error(send, error)
         except bodies.Disconnected:
             status = 499
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the last stop before the client
             status = 500
             _log.exception("a request failed unexpectedly", extra={"path": scope["path"]})
             await answers.send_error(send, error)
@@ -135,7 +135,7 @@ class RuntimeApp:
             await answers.send_json(send, {"live": True})
         elif path == "/v2/health/ready":
             _allow(scope, "GET")
-            ready = {"ready": self.is_ready, "live": True}
+            ready: dict[str, Any] = {"ready": self.is_ready, "live": True}
             if not self.is_ready:
                 ready["error"] = self.waiting_for
             await answers.send_json(send, ready, 200 if self.is_ready else 503)

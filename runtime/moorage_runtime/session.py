@@ -5,8 +5,9 @@ import math
 import mmap
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -29,13 +30,16 @@ _PROBE_VALUES: Final = (0, 1)
 #: Runs after the probe when warm-up is asked for: first at one row, where most requests are.
 WARMUP_RUNS: Final = 3
 
+_LONG: Final = {"INT64": np.dtype(np.int64), "UINT64": np.dtype(np.uint64)}
 _BF16_ONNX: Final = DATATYPES["BF16"].onnx
 
 # ONNX Runtime says these only in words (model_load_utils.h, model.cc).
 _NEWER_OPSET: Final = re.compile(
     r"Opset (\d+) is under development.*domain (\S+) is till opset (\d+)", re.DOTALL
 )
-_NEWER_IR: Final = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
+_NEWER_IR: Final = re.compile(
+    r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +76,17 @@ class OnnxPredictor:
         When it cannot be loaded, or cannot compute a probe.
     """
 
-    def __init__(self, path: Path, options: Options = Options()) -> None:  # noqa: B008 - frozen
+    def __init__(self, path: Path, options: Options = Options()) -> None:
         self.file = _declared(path)
         self._session = _load(path, options)
-        self._names = [spec.name for spec in self.file.signature.outputs]
-        self._specs = {spec.name: spec for spec in self.file.signature.outputs}
         signature = self.file.signature
+        self._names = [spec.name for spec in signature.outputs]
+        self._outputs = {
+            spec.name: (spec.datatype, self._conversion(spec)) for spec in signature.outputs
+        }
         self._has_bf16 = any(
             spec.datatype == "BF16" for spec in (*signature.inputs, *signature.outputs)
         )
-        self._plain = not self._has_bf16 and not self.file.zipmaps
         #: An input that the model has computed, one row of it where it answers rows.
         self.probe = self._find_probe()
         self.signature = self._with_ranks()
@@ -94,22 +99,33 @@ class OnnxPredictor:
     def run(self, arrays: Mapping[str, Array], outputs: Sequence[str] | None) -> list[Tensor]:
         """Compute outputs; see `Predictor.run`."""
         names = self._names if outputs is None else list(outputs)
-        for name in names:
-            if name not in self._specs:
-                raise InvalidTensor(
-                    name, f"one of the outputs {self._names}", "an unknown name", "output"
-                )
         try:
-            values = self._run_bf16(names, arrays) if self._has_bf16 else self._session.run(names, arrays)
+            kinds = [self._outputs[name] for name in names]
+        except KeyError as error:
+            expected = f"one of the outputs {self._names}"
+            raise InvalidTensor(error.args[0], expected, "an unknown name", "output") from None
+        try:
+            values = (
+                self._run_bf16(names, arrays)
+                if self._has_bf16
+                else self._session.run(names, arrays)
+            )
         except _RUN_ERRORS as error:
             raise ModelFailed(f"the model could not compute this input: {_words(error)}") from error
-        specs = self._specs
-        if not self._plain:
-            values = [self._tensor_of(specs[name], value) for name, value in zip(names, values, strict=True)]
         return [
-            Tensor(name, specs[name].datatype, value)
-            for name, value in zip(names, values, strict=True)
+            Tensor(name, datatype, value if convert is None else convert(value))
+            for name, (datatype, convert), value in zip(names, kinds, values, strict=True)
         ]
+
+    def _conversion(self, spec: TensorSpec) -> Callable[[Any], Array] | None:
+        """Return what makes an array of our kind out of ONNX Runtime's output, None for nothing."""
+        if spec.name in self.file.zipmaps:
+            return partial(_table, spec.classes)
+        if spec.datatype in _LONG:
+            # It gives 64-bit integers as numpy's `long long`, another type than int64 to whoever
+            # looks at type numbers, orjson among them.
+            return partial(np.ndarray.view, dtype=_LONG[spec.datatype])
+        return None
 
     def _run_bf16(self, names: list[str], arrays: Mapping[str, Array]) -> list[Any]:
         """Run with OrtValues, because numpy has no bfloat16 for ONNX Runtime to map it to."""
@@ -123,20 +139,11 @@ class OnnxPredictor:
             for name, array in arrays.items()
         }
         return [
-            _bf16_bits(value) if self._specs[name].datatype == "BF16" else value.numpy()
-            for name, value in zip(names, self._session.run_with_ort_values(names, feed), strict=True)
+            _bf16_bits(value) if self._outputs[name][0] == "BF16" else value.numpy()
+            for name, value in zip(
+                names, self._session.run_with_ort_values(names, feed), strict=True
+            )
         ]
-
-    def _tensor_of(self, spec: TensorSpec, value: Any) -> Array:
-        """Turn a ZipMap's list of maps into a table, one column a class."""
-        if spec.name not in self.file.zipmaps:
-            return np.asarray(value)
-        if not value:
-            return np.empty((0, len(spec.classes)), np.float32)
-        # The maps' keys are strings or integers, in an order of their own.
-        kind = type(next(iter(value[0])))
-        keys = [kind(label) for label in spec.classes]
-        return np.array([[row[key] for key in keys] for row in value], np.float32)
 
     def _find_probe(self) -> dict[str, Array]:
         last: ModelFailed | None = None
@@ -158,7 +165,9 @@ class OnnxPredictor:
         """Return the file's signature, with the ranks that only the probe could tell."""
         declared = {item.name: item.shape for item in self._session.get_outputs()}
         outputs: list[TensorSpec] = []
-        for tensor, spec in zip(self.run(self.probe, None), self.file.signature.outputs, strict=True):
+        for tensor, spec in zip(
+            self.run(self.probe, None), self.file.signature.outputs, strict=True
+        ):
             shape = spec.shape
             if tensor.array.ndim != len(shape):
                 inferred = declared.get(spec.name) or ()
@@ -169,6 +178,16 @@ class OnnxPredictor:
                 )
             outputs.append(TensorSpec(spec.name, spec.datatype, shape, spec.classes))
         return Signature(self.file.signature.inputs, tuple(outputs))
+
+
+def _table(classes: Sequence[str], rows: list[dict[Any, float]]) -> Array:
+    """Turn a ZipMap's list of maps into a table, one column a class."""
+    if not rows:
+        return np.empty((0, len(classes)), np.float32)
+    # The maps' keys are strings or integers, in an order of their own.
+    kind = type(next(iter(rows[0])))
+    keys = [kind(label) for label in classes]
+    return np.array([[row[key] for key in keys] for row in rows], np.float32)
 
 
 def warm_up(predictor: OnnxPredictor) -> float:
@@ -186,8 +205,10 @@ def warm_up(predictor: OnnxPredictor) -> float:
 
 
 def cpu_limit() -> int:
-    """Return how many CPUs this process may use: its affinity, and its cgroup's quota rounded up."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many CPUs this process may use: its affinity, or its cgroup's quota if less."""
+    usable = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     quota = _cgroup_quota()
     return min(usable, max(1, math.ceil(quota))) if quota else usable
 
@@ -228,9 +249,7 @@ def _load(path: Path, options: Options) -> ort.InferenceSession:
         settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     settings.log_severity_level = 3
     try:
-        return ort.InferenceSession(
-            path, settings, providers=["CPUExecutionProvider"]
-        )
+        return ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     except _LOAD_ERRORS as error:
         words = str(error)
         if found := _NEWER_OPSET.search(words):
@@ -251,7 +270,7 @@ def _errors(*names: str) -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in names if hasattr(state, name))
 
 
-_LOAD_ERRORS: Final = (
+_LOAD_ERRORS: Final[tuple[type[Exception], ...]] = (
     *_errors(
         "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile",
         "NotImplemented", "RuntimeException", "EPFail",
@@ -259,7 +278,7 @@ _LOAD_ERRORS: Final = (
     RuntimeError,
     ValueError,
 )  # fmt: skip
-_RUN_ERRORS: Final = (
+_RUN_ERRORS: Final[tuple[type[Exception], ...]] = (
     *_errors("Fail", "InvalidArgument", "NotImplemented", "RuntimeException", "EPFail"),
     RuntimeError,
     ValueError,

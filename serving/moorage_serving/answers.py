@@ -59,7 +59,9 @@ async def send_json(send: Send, value: Any, status: int = 200) -> None:
     await send_bytes(send, status, [JSON], orjson.dumps(value))
 
 
-async def send_error(send: Send, error: BaseException, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+async def send_error(
+    send: Send, error: BaseException, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Answer with an error."""
     await send_bytes(
         send, status_of(error), [JSON, *error_headers(error), *headers], error_body(error)

@@ -19,7 +19,7 @@ _WINDOW: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 ENCODINGS: Final = ("gzip", "deflate", "identity")
 
 
-class Disconnected(Exception):  # noqa: N818 - an event, not an error of ours
+class Disconnected(Exception):
     """The client went away before its request was complete; nobody waits for an answer."""
 
 

@@ -58,10 +58,12 @@ class OneWriteProtocol(HttpToolsProtocol):
     """The protocol class to give to `uvicorn.Config(http=…)`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wrap the transport that uvicorn writes to."""
         super().connection_made(transport)
         self._one_write = _OneWriteTransport(transport)
         self.transport = self._one_write  # type: ignore[assignment]
 
     def on_response_complete(self) -> None:
+        """Send what has no body."""
         self._one_write.flush()
         super().on_response_complete()

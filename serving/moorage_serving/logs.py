@@ -17,6 +17,7 @@ class JsonFormatter(logging.Formatter):
     """One line of JSON: time, level, logger, message, whatever `extra` named, and a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -33,6 +34,7 @@ class TextFormatter(logging.Formatter):
     """The same for eyes: `12:00:00.000 WARNING moorage_gateway: message key=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         extra = "".join(
             f" {key}={item}" for key, item in vars(record).items() if key not in _STANDARD

@@ -53,7 +53,7 @@ class Histogram:
 
     Parameters
     ----------
-    name, help
+    name, about
         As Prometheus shows them; a unit is part of the name.
     labels
         Label names.
@@ -62,10 +62,10 @@ class Histogram:
     """
 
     def __init__(
-        self, name: str, help: str, labels: Sequence[str], bounds: Sequence[float] = LATENCY_BOUNDS
+        self, name: str, about: str, labels: Sequence[str], bounds: Sequence[float] = LATENCY_BOUNDS
     ) -> None:
         self.name = name
-        self.help = help
+        self.about = about
         self.labels = tuple(labels)
         self.bounds = tuple(bounds)
         self._series: dict[tuple[str, ...], Series] = {}
@@ -86,7 +86,7 @@ class Histogram:
         """Yield the family in prometheus_client's form."""
         from prometheus_client.core import HistogramMetricFamily
 
-        family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
+        family = HistogramMetricFamily(self.name, self.about, labels=self.labels)
         for values, series in list(self._series.items()):
             buckets: list[tuple[str, float]] = []
             running = 0
@@ -100,9 +100,9 @@ class Histogram:
 class Counter:
     """A family of counts by label values."""
 
-    def __init__(self, name: str, help: str, labels: Sequence[str]) -> None:
+    def __init__(self, name: str, about: str, labels: Sequence[str]) -> None:
         self.name = name
-        self.help = help
+        self.about = about
         self.labels = tuple(labels)
         self._counts: dict[tuple[str, ...], float] = {}
 
@@ -118,7 +118,7 @@ class Counter:
         """Yield the family in prometheus_client's form."""
         from prometheus_client.core import CounterMetricFamily
 
-        family = CounterMetricFamily(self.name, self.help, labels=self.labels)
+        family = CounterMetricFamily(self.name, self.about, labels=self.labels)
         for values, count in list(self._counts.items()):
             family.add_metric(values, count)
         yield family
@@ -127,9 +127,9 @@ class Counter:
 class Gauge:
     """Values that are asked for when somebody looks."""
 
-    def __init__(self, name: str, help: str, labels: Sequence[str], read: Reader) -> None:
+    def __init__(self, name: str, about: str, labels: Sequence[str], read: Reader) -> None:
         self.name = name
-        self.help = help
+        self.about = about
         self.labels = tuple(labels)
         self._read = read
 
@@ -137,7 +137,7 @@ class Gauge:
         """Yield the family in prometheus_client's form."""
         from prometheus_client.core import GaugeMetricFamily
 
-        family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
+        family = GaugeMetricFamily(self.name, self.about, labels=self.labels)
         for values, value in self._read():
             family.add_metric(values, value)
         yield family

@@ -61,7 +61,8 @@ def address(listener: socket.socket) -> str:
 class Server(uvicorn.Server):
     """uvicorn's server, which ends with status 0 after a signal asked it to end."""
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
+        """Begin the graceful end; a second signal ends at once."""
         # uvicorn raises the signal again when it is done; a clean end should look like one.
         if self.should_exit:
             self.force_exit = True

@@ -1,0 +1,48 @@
+# Every command of the project. `make` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := api serving operator runtime gateway cli
+EXTRAS ?= local,dev,train
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit check verify generate bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP) ## Serve six real models, send them real rows over every protocol, look at the record
+	@$(BIN)/python -m examples.demo
+
+test: $(STAMP) ## Run every test that this machine can run, and say what it could not
+	$(BIN)/python -m pytest
+
+unit: $(STAMP) ## The inner loop: unit tests only, in seconds
+	$(BIN)/python -m pytest tests/unit -q
+
+check: $(STAMP) ## Lint, format check, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+generate: $(STAMP) ## Write what is made from the types: crds/
+	$(BIN)/python -m moorage_cli crd > crds/moorage.dev_modeldeployments.yaml
+
+verify: generate ## Regenerate, and fail when something differs from what is committed
+	@changed=$$(git status --porcelain crds) && test -z "$$changed" || \
+		{ echo "generated files differ; commit what 'make generate' wrote:"; echo "$$changed"; exit 1; }
+
+bench: $(STAMP) ## CPU per request of runtime and gateway beside a plain FastAPI route
+	@$(BIN)/python -m benchmarks.serving
+
+clean: ## Remove the environment, caches and what `make demo` stored
+	rm -rf $(VENV) .moorage dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

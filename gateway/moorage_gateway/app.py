@@ -1,0 +1,181 @@
+"""The gateway's ASGI application: predictions by the request path, all else by FastAPI."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from moorage_api import __version__, uuid7
+from moorage_api.errors import InvalidBody, MoorageError, UnknownPath
+from moorage_gateway import openapi
+from moorage_gateway.dialects.paths import target_of
+from moorage_gateway.http import deployments, models, operations, predictions, protocols
+from moorage_gateway.http.services import Services
+from moorage_gateway.inference import PREDICTION_ID, SERVER_TIMING, Inference, new_id
+from moorage_serving import answers
+from moorage_serving.bodies import Receive, Scope, Send
+
+_log = logging.getLogger(__name__)
+
+_DESCRIPTION: Final = """One address for every deployed model. `POST /predict/{endpoint}` is typed
+for each model below; the same models answer the Open Inference Protocol v2, KServe v1 and
+Seldon v1. Every prediction is stored and found again under `/predictions`."""
+
+
+class GatewayApp:
+    """The ASGI application.
+
+    Parameters
+    ----------
+    inference
+        The request path.
+    api
+        Everything else.
+    """
+
+    def __init__(self, inference: Inference, api: FastAPI) -> None:
+        self._inference = inference
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._api(scope, receive, send)
+            return
+        if scope["method"] == "POST":
+            target = target_of(scope["path"])
+            if target is not None:
+                await self._inference.answer(target, scope, receive, send)
+                return
+        await self._other(scope, receive, send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by FastAPI, with the headers that every answer has."""
+        started = perf_counter()
+        request_id = uuid7.text(new_id())
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                timing = b"total;dur=%.3f" % ((perf_counter() - started) * 1e3)
+                message["headers"] = [
+                    *message["headers"],
+                    (PREDICTION_ID, request_id.encode()),
+                    (SERVER_TIMING, timing),
+                ]
+            await send(message)
+
+        await self._api(scope, receive, send_with_headers)
+
+
+def build(
+    inference: Inference,
+    services: Services,
+    lifespan: Callable[[], AsyncIterator[None]],
+) -> GatewayApp:
+    """Put the application together.
+
+    Parameters
+    ----------
+    inference
+        The request path.
+    services
+        What the routes work with.
+    lifespan
+        Runs from before the first request to after the last.
+    """
+
+    @asynccontextmanager
+    async def whole_life(_: FastAPI) -> AsyncIterator[None]:
+        async with asynccontextmanager(lifespan)():
+            yield
+
+    api = FastAPI(
+        title="Moorage",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=whole_life,
+        # The dialects own their paths to the letter.
+        redirect_slashes=False,
+    )
+    api.state.services = services
+    for group in (operations, deployments, models, predictions, protocols):
+        api.include_router(group.router)
+    api.add_exception_handler(MoorageError, _answer_error)
+    api.add_exception_handler(RequestValidationError, _answer_invalid)
+    api.add_exception_handler(HTTPException, _answer_http)
+    api.add_exception_handler(Exception, _answer_unexpected)
+    _describe_endpoints(api, services)
+    return GatewayApp(inference, api)
+
+
+def _describe_endpoints(api: FastAPI, services: Services) -> None:
+    """Have `/openapi.json` list the endpoints that are deployed when it is asked for."""
+    made: dict[str, Any] = {}
+
+    def document() -> dict[str, Any]:
+        revision = services.live.revision
+        if made.get("revision") != revision:
+            whole = get_openapi(
+                title=api.title,
+                version=api.version,
+                description=api.description,
+                routes=api.routes,
+            )
+            whole["paths"] = openapi.paths(services.live.table.routes.values()) | whole["paths"]
+            schemas = whole.setdefault("components", {}).setdefault("schemas", {})
+            schemas |= openapi.COMPONENTS
+            made.update(revision=revision, document=whole)
+        found: dict[str, Any] = made["document"]
+        return found
+
+    api.openapi = document  # type: ignore[method-assign]
+
+
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    status = answers.status_of(error)
+    if status >= 500:
+        _log.warning(str(error), extra={"id": _request_id(request), "path": request.url.path})
+    headers = {key.decode(): value.decode() for key, value in answers.error_headers(error)}
+    return JSONResponse({"error": str(error)}, status, headers)
+
+
+async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problems = "; ".join(
+        f"'{'.'.join(str(part) for part in item['loc'][1:]) or 'body'}': {item['msg']}"
+        for item in error.errors()
+    )
+    invalid = InvalidBody(problems)
+    return JSONResponse({"error": str(invalid)}, answers.status_of(invalid))
+
+
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    words = error.detail
+    if error.status_code == 404:
+        words = str(UnknownPath(request.url.path))
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        words = f"method {request.method} is not allowed here; use {allowed}"
+    return JSONResponse({"error": words}, error.status_code, error.headers)
+
+
+async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+    _log.error(
+        "a request failed unexpectedly",
+        exc_info=error,
+        extra={"id": _request_id(request), "path": request.url.path},
+    )
+    return JSONResponse({"error": "internal error"}, 500)
+
+
+def _request_id(request: Request) -> str:
+    return str(getattr(request.state, "request_id", ""))

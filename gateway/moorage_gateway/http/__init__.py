@@ -1,0 +1,1 @@
+"""The gateway's routes beside the request path: FastAPI, one module for each group."""
