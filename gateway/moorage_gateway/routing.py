@@ -13,7 +13,7 @@ from moorage_api.errors import (
     UnknownVersion,
 )
 from moorage_api.names import Qualified, version_key
-from moorage_api.reasons import Condition
+from moorage_api.reasons import Condition, Reason
 from moorage_api.signature import Signature, TensorSpec
 from moorage_api.v1alpha1 import ModelDeployment, TensorStatus
 
@@ -146,7 +146,9 @@ class Table:
         claimed: set[tuple[str, str]] = set()
         for route in self.routes.values():
             space, name = route.key.namespace, route.key.name
-            if (space, route.endpoint) not in claimed:
+            # Whoever keeps the resources has judged already that this one lost.
+            lost = route.reason == Reason.ENDPOINT_TAKEN
+            if not lost and (space, route.endpoint) not in claimed:
                 claimed.add((space, route.endpoint))
                 for endpoint in (route.endpoint, f"{space}/{route.endpoint}"):
                     self._endpoints.setdefault(endpoint, []).append(route)

@@ -1,0 +1,129 @@
+"""The folder that stands for the API server; `moorage_api.folder` has its format.
+
+The files that the user gave are copied into it, with their addresses made absolute, so that
+deployments from files and those made through the gateway are one kind of thing.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from moorage_api import folder, keys, manifests
+from moorage_api.errors import InvalidBody, InvalidResource
+from moorage_api.folder import Observed
+from moorage_api.names import Qualified
+from moorage_api.v1alpha1 import ModelDeployment
+from moorage_cli import files
+
+#: Annotation value of a deployment that the gateway made; it outlives `moorage up`.
+BY_API = "api"
+
+
+class StateFolder:
+    """Resources in a folder, and what is said of them.
+
+    Parameters
+    ----------
+    path
+        The folder; it is made when it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._texts: dict[str, bytes] = {}
+        self._cache: dict[str, tuple[tuple[int, int], list[ModelDeployment]]] = {}
+        path.mkdir(parents=True, exist_ok=True)
+
+    def replace_files(self, found: Mapping[Path, Sequence[ModelDeployment]]) -> None:
+        """Hold exactly the resources of these files, beside those that the gateway made."""
+        wanted = [
+            files.anchored(resource, file) for file, group in found.items() for resource in group
+        ]
+        keep = {resource.key for resource in wanted}
+        for resource in self.list():
+            source = resource.metadata.annotations.get(keys.ANNOTATION_SOURCE)
+            if resource.key not in keep and source != BY_API:
+                self.remove(resource.key)
+        for resource in wanted:
+            self.put(resource)
+
+    def update_file(self, file: Path, resources: Sequence[ModelDeployment]) -> None:
+        """Hold what one file says now, and nothing that it said before."""
+        source = str(file.resolve())
+        keep = {resource.key for resource in resources}
+        for resource in self.list():
+            if (
+                resource.metadata.annotations.get(keys.ANNOTATION_SOURCE) == source
+                and resource.key not in keep
+            ):
+                self.remove(resource.key)
+        for resource in resources:
+            self.put(files.anchored(resource, file))
+
+    def list(self) -> list[ModelDeployment]:
+        """Return the resources, oldest first; a file that cannot be read is left out."""
+        found: list[tuple[int, ModelDeployment]] = []
+        with os.scandir(self._path) as entries:
+            names = [entry for entry in entries if entry.name.endswith(folder.YAML_SUFFIXES)]
+            for entry in names:
+                stat = entry.stat()
+                stamp = (stat.st_mtime_ns, stat.st_size)
+                cached = self._cache.get(entry.name)
+                if cached is None or cached[0] != stamp:
+                    try:
+                        text = Path(entry.path).read_text(encoding="utf-8")
+                        cached = (stamp, manifests.parse(text, entry.name))
+                    except (InvalidResource, OSError, UnicodeDecodeError):
+                        # The gateway tells of it; here the last good content holds.
+                        cached = (stamp, cached[1] if cached else [])
+                    self._cache[entry.name] = cached
+                found += [(stat.st_ctime_ns, resource) for resource in cached[1]]
+        return [
+            resource for _, resource in sorted(found, key=lambda pair: (pair[0], pair[1].key.name))
+        ]
+
+    def put(self, resource: ModelDeployment) -> None:
+        """Write a resource, unless it is there already as it is."""
+        target = self._path / folder.file_name(resource.key)
+        text = manifests.render(resource).encode()
+        if not target.is_file() or target.read_bytes() != text:
+            _write(target, text)
+
+    def remove(self, key: Qualified) -> None:
+        """Remove a resource and what was said of it."""
+        (self._path / folder.file_name(key)).unlink(missing_ok=True)
+        self.forget(key)
+
+    def forget(self, key: Qualified) -> None:
+        """Remove what was said of a resource."""
+        name = folder.status_name(key)
+        (self._path / name).unlink(missing_ok=True)
+        self._texts.pop(name, None)
+
+    def forget_all(self) -> None:
+        """Remove everything that an earlier process said."""
+        for item in self._path.iterdir():
+            if item.name.endswith(folder.STATUS_SUFFIX):
+                item.unlink(missing_ok=True)
+
+    def tell(self, key: Qualified, observed: Observed) -> None:
+        """Write what is seen of a resource, where it is news."""
+        name = folder.status_name(key)
+        text = folder.render_status(observed)
+        if self._texts.get(name) != text:
+            _write(self._path / name, text)
+            self._texts[name] = text
+
+    def observed(self, key: Qualified) -> Observed | None:
+        """Return what an earlier process said of a resource."""
+        try:
+            return folder.parse_status((self._path / folder.status_name(key)).read_bytes())
+        except (OSError, InvalidBody):
+            return None
+
+
+def _write(target: Path, text: bytes) -> None:
+    """Write a file so that a reader sees all of it or the one before."""
+    part = target.with_name(f".{target.name}.part")
+    part.write_bytes(text)
+    part.replace(target)
