@@ -327,7 +327,8 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or self._answer is not None:
             raise RuntimeUnreachable("the connection is gone")
-        answer = self._answer = self._loop.create_future()
+        answer: asyncio.Future[tuple[int, int | None, bytes]] = self._loop.create_future()
+        self._answer = answer
         small = sum(len(chunk) for chunk in chunks) <= 65536
         if small:
             transport.write(b"".join((head, *chunks)))

@@ -68,7 +68,7 @@ async def send_error(
     )
 
 
-async def send_bytes(send: Send, status: int, headers: Headers, body: bytes) -> None:
+async def send_bytes(send: Send, status: int, headers: Headers, body: bytes | memoryview) -> None:
     """Answer with one piece of content; its length is added to `headers`."""
     headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -23,7 +23,8 @@ def parse(call: Call, body: bytes, table: Table) -> None:
     """
     name = call.target.name
     if name:
-        signature = call.aim(table.endpoint(name))
+        route = table.endpoint(name)
+        signature = call.aim(route)
         document = _only(load_object(body), _AT_ENDPOINT)
     else:
         document = _only(load_object(body), _UNIVERSAL)
@@ -33,8 +34,6 @@ def parse(call: Call, body: bytes, table: Table) -> None:
         raise InvalidBody("'input': is required")
     given = rows.parse(document["input"], signature, literals=may_hold_literals(body))
     call.tensors = given.tensors
-    route = call.route
-    assert route is not None
     call.render = lambda outputs: _render(route, signature, given, outputs, call.prediction_id)
 
 

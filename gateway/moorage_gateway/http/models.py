@@ -1,7 +1,7 @@
 """`/models`: the registry of immutable model versions."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response, status
@@ -84,7 +84,7 @@ async def _push_form(
     _refuse_early(request, parts.registry, slack=64 * 1024)
     limit = parts.registry.max_bytes
 
-    async def bounded() -> AsyncIterator[bytes]:
+    async def bounded() -> AsyncGenerator[bytes, None]:
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
@@ -100,7 +100,7 @@ async def _push_form(
         form = await parser.parse()
     except MultiPartException as error:
         raise InvalidBody(f"the form cannot be read: {error.message}") from error
-    async with form:
+    try:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise InvalidBody("'file': expected an uploaded file in this form field")
@@ -118,6 +118,8 @@ async def _push_form(
             values.get("sha256", sha256),
             chunks(),
         )
+    finally:
+        await form.close()
 
 
 async def _push(

@@ -1,5 +1,6 @@
 """What the serving protocols ask beside predictions: metadata, health and indexes."""
 
+from enum import Enum
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Request
@@ -12,9 +13,9 @@ from moorage_gateway.routing import Route
 
 router = APIRouter()
 
-_V2: Final = ["Open Inference Protocol v2"]
-_V1: Final = ["KServe v1"]
-_SELDON: Final = ["Seldon v1"]
+_V2: Final[list[str | Enum]] = ["Open Inference Protocol v2"]
+_V1: Final[list[str | Enum]] = ["KServe v1"]
+_SELDON: Final[list[str | Enum]] = ["Seldon v1"]
 PLATFORM: Final = "onnx_onnxv1"
 
 
