@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from moorage_api import __version__, uuid7
-from moorage_api.errors import InvalidBody, MoorageError, UnknownPath
+from moorage_api.errors import InvalidBody, MoorageError, UnknownPath, WrongMethod
 from moorage_gateway import openapi
 from moorage_gateway.dialects.paths import target_of
 from moorage_gateway.http import deployments, models, operations, predictions, protocols
@@ -159,6 +159,8 @@ async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == 404 and target_of(request.url.path) is not None:
+        return await _answer_error(request, WrongMethod(request.method, ["POST"]))
     words = error.detail
     if error.status_code == 404:
         words = str(UnknownPath(request.url.path))

@@ -28,6 +28,7 @@ from moorage_gateway.live import LiveTable
 from moorage_gateway.registry import Registry
 from moorage_gateway.resources import ResourceStore, Seen
 from moorage_gateway.routing import Route, route_of
+from moorage_gateway.usage import Tally
 
 #: How long a deploy waits for the model to serve.
 WAIT_S: Final = 120.0
@@ -147,7 +148,7 @@ class Deployer:
 
     async def undeploy(
         self, *, endpoint: str = "", model: str = "", version: str = ""
-    ) -> list[Route]:
+    ) -> list[Tally]:
         """Stop serving: no new request is taken, those under way are answered, then it goes.
 
         Parameters
@@ -159,7 +160,7 @@ class Deployer:
 
         Returns
         -------
-        the deployments that are gone
+        what the deployments that are gone were asked
 
         Raises
         ------
@@ -172,17 +173,17 @@ class Deployer:
             routes = (
                 [self._live.table.endpoint(endpoint)] if endpoint else self._all(model, version)
             )
-            for route in routes:
-                await self._withdraw(route)
-        return routes
+            return [await self._withdraw(route) for route in routes]
 
-    async def _withdraw(self, route: Route) -> None:
+    async def _withdraw(self, route: Route) -> Tally:
+        tally = self._live.usage.of(route)
         with self._live.withdrawn(route.key):
             try:
                 await self._live.usage.drained(route.key, DRAIN_S)
             except MoorageError as error:
                 _log.warning("undeploying all the same: %s", error)
             await self._resources.delete(route.key)
+        return tally
 
     def _all(self, model: str, version: str) -> list[Route]:
         routes = [

@@ -46,7 +46,7 @@ class FolderStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._asked: dict[str, _Asked] = {}
-        self._observed: dict[str, tuple[_Stamp, Observed]] = {}
+        self._observed: dict[str, tuple[_Stamp, Observed | None]] = {}
         self._listeners: list[Callable[[], None]] = []
         path.mkdir(parents=True, exist_ok=True)
         self._look()
@@ -98,13 +98,12 @@ class FolderStore:
                 raise Conflict(f"{key} is defined in the file {name}; change it there")
 
     def _seen(self, resource: ModelDeployment) -> Seen:
-        entry = self._observed.get(folder.status_name(resource.key))
-        if entry is None:
+        _, observed = self._observed.get(folder.status_name(resource.key), (None, None))
+        if observed is None:
             # No supervisor keeps this one: the status in the file itself counts, as printed by
             # `kubectl get -o yaml` or written by hand.
             url = resource.status.address.url
             return Seen(resource, (url,) if url else (), is_current=True)
-        observed = entry[1]
         return Seen(
             resource.model_copy(update={"status": observed.status}),
             observed.addresses,
@@ -136,7 +135,7 @@ class FolderStore:
             if name.endswith(folder.STATUS_SUFFIX):
                 known = self._observed.get(name)
                 if known is None or known[0] != stamp:
-                    changed |= self._read_status(name, stamp)
+                    changed |= self._read_status(name, stamp, known)
             else:
                 asked = self._asked.get(name)
                 if asked is None or asked.stamp != stamp:
@@ -155,11 +154,15 @@ class FolderStore:
         self._asked[name] = _Asked(stamp, resources)
         return True
 
-    def _read_status(self, name: str, stamp: _Stamp) -> bool:
+    def _read_status(
+        self, name: str, stamp: _Stamp, before: tuple[_Stamp, Observed | None] | None
+    ) -> bool:
         try:
             observed = folder.parse_status((self._path / name).read_bytes())
         except (InvalidBody, OSError) as error:
-            _log.warning("%s: %s", name, error)
+            _log.warning("%s: %s; keeping what it said before", name, error)
+            # Remembered with its new stamp, so that it is told once.
+            self._observed[name] = (stamp, before[1] if before else None)
             return False
         self._observed[name] = (stamp, observed)
         return True

@@ -16,7 +16,7 @@ from moorage_api import keys, uuid7
 from moorage_api.errors import InvalidBody, MoorageError
 from moorage_gateway.backends import Backends
 from moorage_gateway.dialects import predict, seldon, v1, v2
-from moorage_gateway.dialects.call import JSON, Call, Rendered, Target
+from moorage_gateway.dialects.call import CLIENT_ID_MAX, JSON, Call, Rendered, Target
 from moorage_gateway.prediction_log import PredictionLog, Record
 from moorage_gateway.routing import Table
 from moorage_gateway.usage import Tally, Usage
@@ -29,7 +29,6 @@ PREDICTION_ID: Final = keys.HEADER_PREDICTION_ID.encode()
 SERVER_TIMING: Final = b"server-timing"
 #: Headers in which a client may bring its own id of a request.
 _CLIENT_ID: Final = (b"x-request-id", seldon.PUID_HEADER)
-_CLIENT_ID_MAX: Final = 256
 
 
 def new_id() -> bytes:
@@ -117,7 +116,7 @@ class Inference:
         headers = dict(scope["headers"])
         for name in _CLIENT_ID:
             if name in headers:
-                call.client_id = headers[name].decode("latin-1")[:_CLIENT_ID_MAX]
+                call.client_id = headers[name].decode("latin-1")[:CLIENT_ID_MAX]
         body = await bodies.read(receive, headers, self._limit)
         started = perf_counter()
         try:

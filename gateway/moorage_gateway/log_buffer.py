@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from moorage_api import uuid7
-from moorage_api.errors import Conflict, MoorageError, StoreUnavailable
+from moorage_api.errors import Conflict, StoreUnavailable
 from moorage_gateway.prediction_log import Batch, PredictionStore, Record
 from moorage_serving import metrics
 
@@ -116,7 +116,7 @@ class BufferedLog:
         return [written, self._dropped, pending]
 
     def _run(self) -> None:
-        if not self._persist(self._store.prepare):
+        if not self._persist(self._prepare):
             return
         while True:
             self._something.wait()
@@ -128,6 +128,15 @@ class BufferedLog:
                 self._bytes_out += sum(size for _, size in items)
             if self._closing.is_set():
                 return
+
+    def _prepare(self) -> None:
+        """Have the tables made; any trouble is waited out, for nothing is stored without them."""
+        try:
+            self._store.prepare()
+        except (StoreUnavailable, Conflict):
+            raise
+        except Exception as error:
+            raise StoreUnavailable(f"the database cannot be prepared: {error!r}") from error
 
     def _take(self) -> list[tuple[Record, int]]:
         items: list[tuple[Record, int]] = []
@@ -144,7 +153,7 @@ class BufferedLog:
         try:
             if not self._persist(lambda: self._store.write(batch)):
                 return
-        except MoorageError as error:
+        except Exception as error:  # noqa: BLE001 - one record must not keep the others out
             if len(records) > 1:
                 half = len(records) // 2
                 self._write(records[:half])
@@ -152,7 +161,7 @@ class BufferedLog:
                 return
             self._dropped.add(1, "refused")
             _log.exception(
-                "the database refuses a prediction",
+                "a prediction cannot be stored",
                 extra={"id": uuid7.text(records[0].id), "error": str(error)},
             )
         else:

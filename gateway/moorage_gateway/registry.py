@@ -278,11 +278,14 @@ def _declared(path: Path) -> onnx_file.OnnxFile:
     if not path.stat().st_size:
         raise BadModel("not an ONNX model: the file is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        view = memoryview(mapped)
         try:
-            return onnx_file.parse(view)
-        finally:
-            view.release()
+            with memoryview(mapped) as view:
+                return onnx_file.parse(view)
+        except BadModel as error:
+            # A new one: the frames in the traceback of this one hold slices of the mapping, which
+            # could then not be closed.
+            failure = BadModel(str(error))
+    raise failure
 
 
 def _read(about: Path) -> StoredModel:

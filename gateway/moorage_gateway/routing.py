@@ -179,15 +179,34 @@ class Table:
         return found[0]
 
     def model(self, name: str, version: str = "") -> Route:
-        """Return the deployment of a model.
+        """Return the deployment that a path of the serving protocols names.
 
         Parameters
         ----------
         name
             Of the deployment or of the model, with or without its namespace.
         version
-            Empty takes the deployment of exactly that name, else the highest version that is
-            deployed ("2" < "10"), ready ones first.
+            Empty takes the deployment of exactly that name, else the latest.
+
+        Raises
+        ------
+        UnknownModel, UnknownVersion, InvalidName
+            As by `latest`.
+        """
+        found = self._models.get(name, [])
+        latest = self._choose(name, found, version)
+        exact = [route for route in found if name in (route.key.name, str(route.key))]
+        return exact[0] if exact and not version else latest
+
+    def latest(self, name: str, version: str = "") -> Route:
+        """Return the deployment that answers for a model.
+
+        Parameters
+        ----------
+        name
+            Of the model, its deployment or its endpoint, with or without a namespace.
+        version
+            Empty takes the highest version that is deployed ("2" < "10"), ready ones first.
 
         Raises
         ------
@@ -196,7 +215,10 @@ class Table:
         InvalidName
             When several namespaces have it and none is named.
         """
-        found = self._models.get(name)
+        found = self._models.get(name) or self._endpoints.get(name) or []
+        return self._choose(name, found, version)
+
+    def _choose(self, name: str, found: Sequence[Route], version: str) -> Route:
         if not found:
             raise UnknownModel(name, [str(key.name) for key in self.routes])
         spaces = {route.key.namespace for route in found}
@@ -207,8 +229,7 @@ class Table:
             if not matching:
                 raise UnknownVersion(name, version, [route.version for route in found])
             return max(matching, key=_preference)
-        exact = [route for route in found if name in (route.key.name, str(route.key))]
-        return exact[0] if exact else max(found, key=_preference)
+        return max(found, key=_preference)
 
     def only(self, host: str = "") -> Route:
         """Return the deployment for a path that names none.

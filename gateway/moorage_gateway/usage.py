@@ -83,6 +83,7 @@ class Usage:
         for key in [key for key in self._tallies if key not in wanted]:
             if not self._tallies[key].in_flight:
                 del self._tallies[key]
+                self.latency.forget(key.namespace, key.name)
 
     async def drained(self, key: Qualified, timeout_s: float, *, poll_s: float = 0.01) -> None:
         """Wait until no request of a deployment is under way.

@@ -16,6 +16,8 @@ Protocol: TypeAlias = Literal["predict", "v2", "v1", "seldon"]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 JSON: Final = (b"content-type", b"application/json")
+#: Most characters of a client's own id of a request that are kept.
+CLIENT_ID_MAX: Final = 256
 _DUMP: Final = orjson.OPT_SERIALIZE_NUMPY
 
 

@@ -28,7 +28,7 @@ def parse(call: Call, body: bytes, table: Table) -> None:
         document = _only(load_object(body), _AT_ENDPOINT)
     else:
         document = _only(load_object(body), _UNIVERSAL)
-        route = table.model(_text(document, "model_name"), _version(document))
+        route = table.latest(_text(document, "model_name"), _version(document))
         signature = call.aim(route)
     if "input" not in document:
         raise InvalidBody("'input': is required")

@@ -9,6 +9,7 @@ class where the model has one, else its only output; a model with other outputs 
 with all of them by name.
 """
 
+import re
 from typing import Any, Final
 
 import orjson
@@ -18,13 +19,15 @@ from moorage_api import tensors as codec
 from moorage_api.errors import InvalidBody, InvalidTensor, MoorageError, Unsupported
 from moorage_api.signature import Signature, TensorSpec
 from moorage_api.tensors import Tensor, may_hold_literals
-from moorage_gateway.dialects.call import Call, Rendered, load_object, render_json
+from moorage_gateway.dialects.call import CLIENT_ID_MAX, Call, Rendered, load_object, render_json
 from moorage_gateway.routing import Table
 
 PUID_HEADER: Final = b"seldon-puid"
 
 _KINDS: Final = ("data", "strData", "jsonData", "binData")
 _ARRAYS: Final = ("ndarray", "tensor")
+#: A line break would end the header and begin another one of the client's choice.
+_NOT_IN_HEADER: Final = re.compile(r"[^ -~]")
 
 
 def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) -> None:
@@ -41,9 +44,7 @@ def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) ->
     signature = call.aim(route)
     document = _upright(load_object(body))
     meta = _object(document, "meta")
-    puid = meta.get("puid")
-    if puid is not None and type(puid) is not str:
-        raise InvalidBody(f"'meta.puid': expected a string, got {puid!r}"[:200])
+    puid = _puid(meta) or headers.get(PUID_HEADER, b"").decode("latin-1")[:CLIENT_ID_MAX]
     if puid:
         call.client_id = puid
     present = [kind for kind in _KINDS if document.get(kind) is not None]
@@ -59,7 +60,7 @@ def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) ->
     else:
         given = rows.parse(document[kind], signature, literals=literals)
     call.tensors = given.tensors
-    call.render = lambda outputs: _render(call, signature, kind, given, meta, outputs)
+    call.render = lambda outputs: _render(call, signature, kind, given, meta, puid, outputs)
 
 
 def error_body(error: MoorageError, status: int) -> bytes:
@@ -69,6 +70,20 @@ def error_body(error: MoorageError, status: int) -> bytes:
     return orjson.dumps(
         {"error": words, "status": {"status": 1, "info": words, "code": -1, "reason": reason}}
     )
+
+
+def _puid(meta: dict[str, Any]) -> str:
+    """Return the client's id of the request, which goes into a header of the answer."""
+    puid = meta.get("puid")
+    if puid is None:
+        return ""
+    if type(puid) is not str or len(puid) > CLIENT_ID_MAX or _NOT_IN_HEADER.search(puid):
+        raise InvalidBody(
+            f"'meta.puid': expected at most {CLIENT_ID_MAX} visible ASCII characters, got {puid!r}"[
+                :200
+            ]
+        )
+    return puid
 
 
 def _upright(document: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +160,7 @@ def _render(
     kind: str,
     given: rows.Parsed,
     meta: dict[str, Any],
+    puid: str,
     outputs: list[Tensor],
 ) -> Rendered:
     route = call.route
@@ -166,7 +182,7 @@ def _render(
     else:
         document["data"] = _data(kind, *chosen)
     rendered = render_json(document)
-    rendered.headers.append((PUID_HEADER, (meta.get("puid") or call.prediction_id).encode()))
+    rendered.headers.append((PUID_HEADER, (puid or call.prediction_id).encode("latin-1")))
     return rendered
 
 

@@ -6,7 +6,7 @@ from moorage_api import keys
 from moorage_api import v2 as wire
 from moorage_api.errors import InvalidBody, InvalidTensor
 from moorage_api.tensors import Tensor
-from moorage_gateway.dialects.call import JSON, Call, Rendered
+from moorage_gateway.dialects.call import CLIENT_ID_MAX, JSON, Call, Rendered
 from moorage_gateway.routing import Route, Table
 
 _JSON_LENGTH: Final = keys.HEADER_JSON_LENGTH.encode()
@@ -36,7 +36,7 @@ def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) ->
     else:
         request = wire.parse_request(body, int(length))
     if request.id:
-        call.client_id = request.id
+        call.client_id = request.id[:CLIENT_ID_MAX]
     call.tensors = request.tensors
     if request.outputs is not None:
         known = {spec.name for spec in signature.outputs}

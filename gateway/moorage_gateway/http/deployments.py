@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from moorage_gateway.http.services import Parts, Services
-from moorage_gateway.routing import Route
+from moorage_gateway.http.services import Parts
+from moorage_gateway.usage import Tally
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 
@@ -77,8 +77,8 @@ class Deployments(_Body):
 @router.get("", summary="What is served")
 async def list_deployments(parts: Parts) -> Deployments:
     """List every deployment with its status, version, endpoint and use."""
-    routes = parts.live.table.routes.values()
-    return Deployments(deployments=[_describe(route, parts) for route in routes])
+    tallies = map(parts.live.usage.of, parts.live.table.routes.values())
+    return Deployments(deployments=[_describe(tally) for tally in tallies])
 
 
 @router.post(
@@ -99,22 +99,22 @@ async def deploy(body: DeployRequest, parts: Parts, response: Response) -> Deplo
         response.status_code = status.HTTP_202_ACCEPTED
     elif not outcome.is_new:
         response.status_code = status.HTTP_200_OK
-    return _describe(outcome.route, parts)
+    return _describe(parts.live.usage.of(outcome.route))
 
 
 @router.post("/undeploy", summary="Stop serving")
 async def undeploy(body: UndeployRequest, parts: Parts) -> Deployments:
-    """Take no new request, answer those under way, then end the deployment; returns what ended."""
-    routes = await parts.deployer.undeploy(
+    """Take no new request, answer those under way, end the deployment; tells how it last was."""
+    tallies = await parts.deployer.undeploy(
         endpoint=body.endpoint_name or "",
         model=body.model_name or "",
         version="" if body.version is None else str(body.version),
     )
-    return Deployments(deployments=[_describe(route, parts) for route in routes])
+    return Deployments(deployments=[_describe(tally) for tally in tallies])
 
 
-def _describe(route: Route, parts: Services) -> Deployment:
-    tally = parts.live.usage.of(route)
+def _describe(tally: Tally) -> Deployment:
+    route = tally.route
     average = tally.average_ms
     return Deployment(
         name=route.key.name,
