@@ -2,45 +2,55 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-SOURCES := api serving operator runtime gateway cli
-EXTRAS ?= local,dev,train
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# What serving needs, and what developing needs beside it.
+LOCAL := $(VENV)/.local
+DEV := $(VENV)/.dev
+CRD := crds/moorage.dev_modeldeployments.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit check verify generate bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(LOCAL): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what serves into $(VENV)"
+	@$(PIP) --editable '.[local]'
 	@touch $@
 
-demo: $(STAMP) ## Serve six real models, send them real rows over every protocol, look at the record
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what develops into $(VENV)"
+	@$(PIP) --editable '.[local,dev,train,storage]'
+	@touch $@ $(LOCAL)
+
+demo: $(LOCAL) ## Serve six real models, send them real rows over every protocol, look at the record
 	@$(BIN)/python -m examples.demo
 
-test: $(STAMP) ## Run every test that this machine can run, and say what it could not
+test: $(DEV) ## Run every test that this machine can run, and say what it could not
 	$(BIN)/python -m pytest
 
-unit: $(STAMP) ## The inner loop: unit tests only, in seconds
+unit: $(DEV) ## The inner loop: unit tests only, in seconds
 	$(BIN)/python -m pytest tests/unit -q
 
-check: $(STAMP) ## Lint, format check, types, import contracts
+check: $(DEV) ## Lint, format check, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-generate: $(STAMP) ## Write what is made from the types: crds/
-	$(BIN)/python -m moorage_cli crd > crds/moorage.dev_modeldeployments.yaml
+generate: $(LOCAL) ## Write what is made from the types: crds/
+	@mkdir -p crds
+	$(BIN)/python -m moorage_cli crd > $(CRD).new && mv $(CRD).new $(CRD)
 
 verify: generate ## Regenerate, and fail when something differs from what is committed
 	@changed=$$(git status --porcelain crds) && test -z "$$changed" || \
 		{ echo "generated files differ; commit what 'make generate' wrote:"; echo "$$changed"; exit 1; }
 
-bench: $(STAMP) ## CPU per request of runtime and gateway beside a plain FastAPI route
+bench: $(LOCAL) ## CPU per request of runtime and gateway beside a plain FastAPI route
 	@$(BIN)/python -m benchmarks.serving
 
 clean: ## Remove the environment, caches and what `make demo` stored
