@@ -10,7 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from moorage_api import __version__, uuid7
 from moorage_api.errors import InvalidBody, MoorageError, UnknownPath, WrongMethod
@@ -19,7 +21,7 @@ from moorage_gateway.dialects.paths import target_of
 from moorage_gateway.http import deployments, models, operations, predictions, protocols
 from moorage_gateway.http.services import Services
 from moorage_gateway.inference import PREDICTION_ID, SERVER_TIMING, Inference, new_id
-from moorage_serving import answers
+from moorage_serving import answers, bodies
 from moorage_serving.bodies import Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
@@ -27,6 +29,12 @@ _log = logging.getLogger(__name__)
 _DESCRIPTION: Final = """One address for every deployed model. `POST /predict/{endpoint}` is typed
 for each model below; the same models answer the Open Inference Protocol v2, KServe v1 and
 Seldon v1. Every prediction is stored and found again under `/predictions`."""
+
+_ROUTERS: Final = tuple(
+    group.router for group in (operations, deployments, models, predictions, protocols)
+)
+#: Paths whose bodies are bounded where they are read, and not held in memory.
+_STREAMED: Final = frozenset({"/models"})
 
 
 class GatewayApp:
@@ -72,7 +80,29 @@ class GatewayApp:
                 ]
             await send(message)
 
+        if scope["path"] not in _STREAMED:
+            try:
+                limit = self._inference.body_limit
+                body = await bodies.read(receive, bodies.headers_of(scope), limit)
+            except MoorageError as error:
+                await answers.send_error(send_with_headers, error)
+                return
+            except bodies.Disconnected:
+                return
+            receive = _giving(body, receive)
         await self._api(scope, receive, send_with_headers)
+
+
+def _giving(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body which was read already."""
+    waiting = [body]
+
+    async def give() -> Any:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return give
 
 
 def build(
@@ -97,7 +127,9 @@ def build(
         async with asynccontextmanager(lifespan)():
             yield
 
-    api = FastAPI(
+    # FastAPI whose /docs brings its scripts along: a cluster may have no way to the internet.
+    api = FastAPIOffline(
+        redoc_url=None,
         title="Moorage",
         version=__version__,
         description=_DESCRIPTION,
@@ -106,33 +138,34 @@ def build(
         redirect_slashes=False,
     )
     api.state.services = services
-    for group in (operations, deployments, models, predictions, protocols):
-        api.include_router(group.router)
+    for router in _ROUTERS:
+        api.include_router(router)
     api.add_exception_handler(MoorageError, _answer_error)
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(HTTPException, _answer_http)
     api.add_exception_handler(Exception, _answer_unexpected)
-    _describe_endpoints(api, services)
+    _describe_endpoints(api)
     return GatewayApp(inference, api)
 
 
-def _describe_endpoints(api: FastAPI, services: Services) -> None:
+def _describe_endpoints(api: FastAPI) -> None:
     """Have `/openapi.json` list the endpoints that are deployed when it is asked for."""
     made: dict[str, Any] = {}
 
     def document() -> dict[str, Any]:
-        revision = services.live.revision
-        if made.get("revision") != revision:
+        live = api.state.services.live
+        moment = (live, live.revision)
+        if made.get("moment") != moment:
             whole = get_openapi(
                 title=api.title,
                 version=api.version,
                 description=api.description,
                 routes=api.routes,
             )
-            whole["paths"] = openapi.paths(services.live.table.routes.values()) | whole["paths"]
+            whole["paths"] = openapi.paths(live.table.routes.values()) | whole["paths"]
             schemas = whole.setdefault("components", {}).setdefault("schemas", {})
             schemas |= openapi.COMPONENTS
-            made.update(revision=revision, document=whole)
+            made.update(moment=moment, document=whole)
         found: dict[str, Any] = made["document"]
         return found
 
@@ -159,15 +192,24 @@ async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    if error.status_code == 404 and target_of(request.url.path) is not None:
-        return await _answer_error(request, WrongMethod(request.method, ["POST"]))
-    words = error.detail
-    if error.status_code == 404:
-        words = str(UnknownPath(request.url.path))
-    elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        words = f"method {request.method} is not allowed here; use {allowed}"
-    return JSONResponse({"error": words}, error.status_code, error.headers)
+    if error.status_code in (404, 405):
+        is_prediction = target_of(request.url.path) is not None
+        allowed = ["POST"] if is_prediction else _methods(request)
+        if allowed:
+            return await _answer_error(request, WrongMethod(request.method, allowed))
+        return await _answer_error(request, UnknownPath(request.url.path))
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that the request's path takes, by whichever routes."""
+    found: set[str] = set()
+    for routes in (request.app.routes, *(router.routes for router in _ROUTERS)):
+        for route in routes:
+            match, _ = route.matches(request.scope)
+            if match is not Match.NONE:
+                found |= getattr(route, "methods", None) or set()
+    return sorted(found - {"HEAD"})
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -10,6 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from moorage_api.errors import BodyTooLarge, InvalidBody
+from moorage_api.names import version_key
 from moorage_gateway.http.services import Parts
 from moorage_gateway.registry import Registry, StoredModel
 
@@ -171,7 +172,7 @@ async def stats(parts: Parts) -> dict[str, Any]:
                 "versions": len(stored),
                 "size_bytes": sum(model.size for model in stored),
                 "deployed_versions": sorted(
-                    {route.version for route in routes if route.model == name}
+                    {route.version for route in routes if route.model == name}, key=version_key
                 ),
                 "request_count": sum(
                     parts.live.usage.of(route).requests for route in routes if route.model == name

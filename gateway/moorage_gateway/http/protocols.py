@@ -1,13 +1,15 @@
 """What the serving protocols ask beside predictions: metadata, health and indexes."""
 
 from enum import Enum
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from moorage_api import __version__, v2
 from moorage_api.errors import UnknownPath, Unsupported, WrongMethod
+from moorage_api.names import version_key
+from moorage_gateway.dialects.call import load_object
 from moorage_gateway.http.services import Parts, Services
 from moorage_gateway.routing import Route
 
@@ -52,12 +54,25 @@ async def list_models(parts: Parts) -> dict[str, Any]:
     return {"models": [route.key.name for route in parts.live.table.routes.values()]}
 
 
-@router.post("/v2/repository/index", tags=_V2, summary="State of every model")
-async def repository_index(
-    parts: Parts, body: Annotated[dict[str, Any] | None, Body()] = None
-) -> list[dict[str, Any]]:
+@router.post(
+    "/v2/repository/index",
+    tags=_V2,
+    summary="State of every model",
+    openapi_extra={
+        "requestBody": {
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}
+                }
+            }
+        }
+    },
+)
+async def repository_index(request: Request, parts: Parts) -> list[dict[str, Any]]:
     """List every deployment with its state; `{"ready": true}` leaves out those not ready."""
-    only_ready = bool(body and body.get("ready"))
+    # Read here, because FastAPI takes no body for JSON that does not say so, as tritonclient's.
+    body = await request.body()
+    only_ready = bool(body and load_object(body).get("ready"))
     return [
         _index_entry(route)
         for route in parts.live.table.routes.values()
@@ -106,7 +121,8 @@ def _metadata(name: str, route: Route, parts: Services) -> dict[str, Any]:
             for other in parts.live.table.routes.values()
             if other.key.namespace == route.key.namespace
             and name in (other.key.name, other.model, str(other.key))
-        }
+        },
+        key=version_key,
     )
     return {
         "name": name,
@@ -142,27 +158,31 @@ async def v1_explain(path: str) -> None:
     raise Unsupported(f"/v1/models/{path}: only :predict is supported")
 
 
-@router.get("/seldon/{namespace}/{name}/api/v1.0/health/status", tags=_SELDON)
+@router.get(
+    "/seldon/{namespace}/{name}/api/v1.0/health/status", tags=_SELDON, summary="Does it answer?"
+)
 async def seldon_health_of(namespace: str, name: str, parts: Parts) -> dict[str, Any]:
     """Healthy when the deployment answers."""
     parts.live.table.model(f"{namespace}/{name}").require_ready()
     return {"status": "ok"}
 
 
-@router.get("/seldon/{namespace}/{name}/api/v1.0/metadata", tags=_SELDON)
+@router.get(
+    "/seldon/{namespace}/{name}/api/v1.0/metadata", tags=_SELDON, summary="Inputs and outputs"
+)
 async def seldon_metadata_of(namespace: str, name: str, parts: Parts) -> dict[str, Any]:
     """Describe the deployment's inputs and outputs."""
     return _seldon_metadata(parts.live.table.model(f"{namespace}/{name}"))
 
 
-@router.get("/api/v1.0/health/status", tags=_SELDON)
+@router.get("/api/v1.0/health/status", tags=_SELDON, summary="Does it answer?")
 async def seldon_health(request: Request, parts: Parts) -> dict[str, Any]:
     """Healthy when the only deployment, or the one the Host header names, answers."""
     parts.live.table.only(request.headers.get("host", "")).require_ready()
     return {"status": "ok"}
 
 
-@router.get("/api/v1.0/metadata", tags=_SELDON)
+@router.get("/api/v1.0/metadata", tags=_SELDON, summary="Inputs and outputs")
 async def seldon_metadata(request: Request, parts: Parts) -> dict[str, Any]:
     """Describe the only deployment, or the one the Host header names."""
     return _seldon_metadata(parts.live.table.only(request.headers.get("host", "")))

@@ -133,7 +133,7 @@ def _conditions(query: Query) -> list[ColumnElement[bool]]:
             table.request_id <= last.request_id,
             or_(
                 table.request_id < last.request_id,
-                table.row >= last.row,
+                table.row > last.row,
                 and_(table.row == last.row, table.model_version_id > last.model_version_id),
             ),
         ]
