@@ -24,7 +24,7 @@ $(LOCAL): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what develops into $(VENV)"
-	@$(PIP) --editable '.[local,dev,train,storage]'
+	@$(PIP) --editable '.[local,dev,train]'
 	@touch $@ $(LOCAL)
 
 demo: $(LOCAL) ## Serve six real models, send them real rows over every protocol, look at the record

@@ -82,6 +82,8 @@ def parse_status(text: bytes) -> Observed:
     """
     try:
         document: Any = orjson.loads(text)
+        if not isinstance(document["addresses"], list):
+            raise TypeError("addresses: expected a list")
         return Observed(
             str(document["spec"]),
             tuple(str(address) for address in document["addresses"]),

@@ -11,10 +11,23 @@ from moorage_api.v1alpha1 import ModelDeployment
 
 #: Most characters of one YAML text; the API server's own limit on a resource is 1.5 MB.
 MAX_CHARACTERS: Final = 1_500_000
+#: Most values of one YAML document, aliases written out; a text without aliases cannot hold more.
+_MAX_NODES: Final = MAX_CHARACTERS
+
+
+#: What PyYAML lets slip when the text after a tag is not what the tag says, as in `!!int ""`.
+_TAG_ERRORS: Final = (AttributeError, IndexError, KeyError, TypeError)
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses repeated keys, as `kubectl apply` does."""
+    """Safe YAML that refuses repeated keys, as `kubectl apply` does, and aliases that explode."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _nodes_in(node, {}) > _MAX_NODES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"its aliases stand for more than {_MAX_NODES} values", node.start_mark
+            )
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -48,12 +61,16 @@ def parse(text: str, source: str = "") -> list[ModelDeployment]:
         raise InvalidResource([Problem("", f"is longer than {MAX_CHARACTERS} characters")], source)
     try:
         documents = [item for item in yaml.load_all(text, _Loader) if item is not None]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, *_TAG_ERRORS) as error:
         words = " ".join(str(error).split()) or "nested too deeply"
         raise InvalidResource([Problem("", f"is not YAML: {words}")], source) from error
     found: list[ModelDeployment] = []
     problems: list[Problem] = []
-    for document in _opened(documents):
+    try:
+        opened = list(_opened(documents))
+    except InvalidResource as error:
+        raise InvalidResource(error.problems, source) from error
+    for document in opened:
         if not isinstance(document, dict) or document.get("kind") != keys.KIND:
             kind = document.get("kind") if isinstance(document, dict) else type(document).__name__
             problems.append(Problem("kind", f"expected {keys.KIND}, got {kind!r}"))
@@ -83,6 +100,24 @@ def render_document(document: Any) -> str:
 def _opened(documents: list[Any]) -> Iterator[Any]:
     for document in documents:
         if isinstance(document, dict) and document.get("kind") == "List":
-            yield from document.get("items") or ()
+            items = document.get("items") or []
+            if not isinstance(items, list):
+                raise InvalidResource([Problem("items", f"expected a list, got {items!r:.80}")])
+            yield from items
         else:
             yield document
+
+
+def _nodes_in(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the nodes below and with `node`, each alias as all that it stands for."""
+    found = known.get(id(node))
+    if found is None:
+        # What holds itself holds without end; it is looked at again only while it is counted.
+        known[id(node)] = _MAX_NODES
+        found = 1
+        if isinstance(node, yaml.SequenceNode):
+            found += sum(_nodes_in(item, known) for item in node.value)
+        elif isinstance(node, yaml.MappingNode):
+            found += sum(_nodes_in(part, known) for pair in node.value for part in pair)
+        known[id(node)] = found
+    return found

@@ -27,10 +27,12 @@ DRIVER_SCHEMES: Final = {
 #: Scheme of a model in the gateway's registry.
 REGISTRY_SCHEME: Final = "models"
 SCHEMES: Final = (*PLAIN_SCHEMES, *DRIVER_SCHEMES, REGISTRY_SCHEME)
-#: A model address: a known scheme, then something; a registry address is spelled out.
+_SHORT_SEGMENT: Final = rf"[A-Za-z0-9]([A-Za-z0-9_.-]{{0,{LABEL_MAX - 2}}}[A-Za-z0-9])?"
+#: A model address: a known scheme, then something; a registry address is spelled out. The regular
+#: expressions of Python, pydantic (Rust) and the API server (Go) read it alike: `\s` they do not.
 URI_PATTERN: Final = (
-    r"^((file|http|https|s3|gs|az|sftp|hf):[^\s]+"
-    r"|models:/[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*)$"
+    r"^((file|http|https|s3|gs|az|sftp|hf):[^\x00-\x20]+"
+    rf"|models:/{_SHORT_SEGMENT}/{_SHORT_SEGMENT})$"
 )
 
 _segment = re.compile(SEGMENT_PATTERN)
@@ -45,7 +47,7 @@ def segment(value: str, what: str) -> str:
     InvalidName
         When it is empty, too long, a dot path, or holds any other character.
     """
-    if len(value) > LABEL_MAX or not _segment.match(value):
+    if len(value) > LABEL_MAX or not _segment.fullmatch(value):
         raise InvalidName(
             f"{what} {value[:80]!r}: expected 1 to {LABEL_MAX} letters, digits, '_', '.' or '-', "
             "starting and ending with a letter or digit"
@@ -85,7 +87,7 @@ def deployment_name(*parts: str) -> str:
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     """Order versions as people count: "2" < "10" < "10.1", and numbers before words."""
     parts = [part for part in _digits.split(version) if part not in ("", ".", "-", "_")]
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,6 @@ def registry_reference(uri: str) -> tuple[str, str] | None:
     if split.scheme != REGISTRY_SCHEME:
         return None
     parts = split.path.split("/")
-    if split.netloc or len(parts) != 3 or parts[0]:
+    if split.netloc or split.query or split.fragment or len(parts) != 3 or parts[0]:
         raise InvalidName(f"model address {uri!r}: expected models:/NAME/VERSION")
     return segment(parts[1], "model name"), segment(parts[2], "model version")

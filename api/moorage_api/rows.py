@@ -240,7 +240,8 @@ def _rows(tensor: Tensor, spec: TensorSpec | None) -> Any:
             scores = dict(zip(spec.classes, row, strict=True))
             rows.append(scores)
         return rows
-    if spec is not None and is_single(spec) and array.ndim:
+    # A file may declare less than its graph gives, so the array has the last word.
+    if spec is not None and is_single(spec) and array.size == array.shape[0]:
         array = array.reshape(array.shape[0])
     return codec.to_json(tensor.datatype, array)
 

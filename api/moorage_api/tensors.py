@@ -10,7 +10,7 @@ other; NaN and infinities leave as `null`. JSON is parsed by orjson, which refus
 import math
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
@@ -25,6 +25,8 @@ Array: TypeAlias = NDArray[Any]
 #: numpy's own limit on the rank of an array, and so the deepest nesting of `data`.
 MAX_RANK: Final = 64
 _MAX_EXACT_FLOAT: Final = 2**53
+#: What a BF16 is read as before it is rounded; its own name, for messages.
+_WIDE_BF16: Final = replace(DATATYPES["FP32"], name="BF16")
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +95,7 @@ def from_json(
         raise InvalidTensor(
             name, f"{count} elements for shape {list(shape)}", f"{len(data)} elements"
         )
-    return elements(name, datatype, data, literals=literals).reshape(shape)
+    return _shaped(name, elements(name, datatype, data, literals=literals), shape)
 
 
 def may_hold_literals(document: bytes | memoryview) -> bool:
@@ -141,7 +143,7 @@ def elements(name: str, datatype: Datatype, data: list[Any], *, literals: bool =
             if type(item) is not bool:
                 raise InvalidTensor(name, "true or false for datatype BOOL", _kind(item))
         return np.array(data, datatype.numpy)
-    return _to_bf16(name, elements(name, DATATYPES["FP32"], data))
+    return _to_bf16(name, elements(name, _WIDE_BF16, data, literals=literals))
 
 
 def to_json(datatype: str, array: Array) -> Any:
@@ -194,14 +196,14 @@ def from_bytes(name: str, datatype: Datatype, shape: Sequence[int], raw: memoryv
     """
     count = element_count(shape)
     if datatype.size == 0:
-        return _split_bytes(name, count, raw).reshape(shape)
+        return _shaped(name, _split_bytes(name, count, raw), shape)
     if raw.nbytes != count * datatype.size:
         raise InvalidTensor(
             name,
             f"{count * datatype.size} bytes for {datatype.name} {list(shape)}",
             f"{raw.nbytes} bytes",
         )
-    array = np.frombuffer(raw, datatype.numpy).reshape(shape)
+    array = _shaped(name, np.frombuffer(raw, datatype.numpy), shape)
     if datatype.name == "BOOL" and count and array.view("u1").max() > 1:
         raise InvalidTensor(name, "bytes 0 or 1 for datatype BOOL", "another byte")
     # ONNX Runtime reads the buffer in place and may use aligned loads.
@@ -223,6 +225,14 @@ def bf16_to_float32(bits: Array) -> Array:
     """Widen bfloat16 bits (uint16) to float32, exactly."""
     widened: Array = (bits.astype("<u4") << 16).view("<f4")
     return widened
+
+
+def _shaped(name: str, flat: Array, shape: Sequence[int]) -> Array:
+    """Shape as many elements as `shape` holds; beside a 0 it can hold any other number."""
+    try:
+        return flat.reshape(shape)
+    except (ValueError, OverflowError):
+        raise InvalidTensor(name, "a shape that an array can have", f"{list(shape)}") from None
 
 
 def _to_bf16(name: str, values: Array) -> Array:

@@ -8,7 +8,7 @@ enters in the change that makes it work, so every field below does something.
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import (
@@ -77,7 +77,11 @@ class Spec(BaseModel):
 
 
 #: `resource.Quantity` of Kubernetes, without a sign.
-QUANTITY_PATTERN: Final = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+QUANTITY_PATTERN: Final = (
+    r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
+)
+#: Whole numbers from here on are not exact in every JSON reader; as text they are.
+_MAX_EXACT: Final = 2**53 - 1
 _SUFFIXES: Final = {
     "": Decimal(1),
     "n": Decimal("1e-9"),
@@ -87,6 +91,9 @@ _SUFFIXES: Final = {
     **{letter: Decimal(1000**power) for power, letter in enumerate("MGTPE", start=2)},
     **{f"{letter}i": Decimal(1024**power) for power, letter in enumerate("KMGTPE", start=1)},
 }
+#: Holds 64 digits times any suffix without rounding.
+_EXACT: Final = Context(prec=300)
+_LARGEST: Final = Decimal(2**63 - 1)
 
 
 def parse_quantity(value: str | int) -> Decimal:
@@ -96,15 +103,19 @@ def parse_quantity(value: str | int) -> Decimal:
     ------
     ValueError
         When it is no quantity.
+
+    Notes
+    -----
+    As `resource.ParseQuantity` does, it rounds up to nano and takes 2^63 - 1 for anything above.
     """
     text = str(value)
-    match = re.match(QUANTITY_PATTERN, text)
+    match = re.fullmatch(QUANTITY_PATTERN, text, re.ASCII)
     if match is None:
-        raise ValueError(f"expected a quantity such as 2, 500m or 1Gi, got {text!r}")
-    number, suffix = match[1], match[3] or ""
-    if suffix in _SUFFIXES:
-        return Decimal(number) * _SUFFIXES[suffix]
-    return Decimal(f"{number}{suffix}")
+        raise ValueError(f"expected a quantity such as 2, 500m or 1Gi, got {text[:80]!r}")
+    number, suffix = Decimal(match[1]), match[3] or ""
+    factor = _SUFFIXES[suffix] if suffix in _SUFFIXES else Decimal(f"1{suffix}")
+    exact = min(_EXACT.multiply(number, factor), _LARGEST)
+    return exact.quantize(_SUFFIXES["n"], ROUND_CEILING, _EXACT)
 
 
 def _is_quantity(value: Any) -> Any:
@@ -112,6 +123,8 @@ def _is_quantity(value: Any) -> Any:
         raise ValueError(f"expected a quantity such as 2, 500m or 1Gi, got {value!r}")
     if len(str(value)) > 64:
         raise ValueError("expected a quantity of at most 64 characters")
+    if isinstance(value, int) and value > _MAX_EXACT:
+        raise ValueError(f"expected a quantity in quotes above {_MAX_EXACT}, got {value}")
     parse_quantity(value)
     return value
 
@@ -120,7 +133,13 @@ Quantity = Annotated[
     Any,
     AfterValidator(_is_quantity),
     WithJsonSchema(
-        {"x-kubernetes-int-or-string": True, "pattern": QUANTITY_PATTERN, "maxLength": 64}
+        {
+            "x-kubernetes-int-or-string": True,
+            "pattern": QUANTITY_PATTERN,
+            "maxLength": 64,
+            "minimum": 0,
+            "maximum": _MAX_EXACT,
+        }
     ),
 ]
 Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
@@ -398,10 +417,13 @@ def load(document: Any, source: str = "") -> ModelDeployment:
     InvalidResource
         With every problem, each naming its field as the document spells it.
     """
-    if isinstance(document, dict) and isinstance(document.get("spec"), dict):
-        document = document | {"spec": _as_api_server_reads(document["spec"])}
     try:
-        return ModelDeployment.model_validate(document)
+        if isinstance(document, dict) and isinstance(document.get("spec"), dict):
+            document = document | {"spec": _as_api_server_reads(document["spec"])}
+        # Names of Python's spelling are for Python; a document has the wire's.
+        return ModelDeployment.model_validate(document, by_alias=True, by_name=False)
+    except RecursionError:
+        raise InvalidResource([Problem("", "is nested too deeply")], source) from None
     except ValidationError as error:
         problems = [
             Problem(_path(item["loc"]), _sentence(item["msg"], item["type"], item["input"]))

@@ -161,11 +161,11 @@ def parse_raw_request(body: bytes, signature: Signature) -> InferRequest:
     datatype = DATATYPES[spec.datatype]
     shape = [1 if spec.is_batched else spec.shape[0], *spec.row_shape] if spec.shape else []
     if datatype.size == 0:
-        one = Tensor(
-            spec.name, spec.datatype, codec.elements(spec.name, datatype, [_utf8(spec.name, body)])
-        )
-        one.array = one.array.reshape([abs(size) for size in shape])
-        return InferRequest([one], binary_output=True)
+        shape = [abs(size) for size in shape]
+        if codec.element_count(shape) != 1:
+            raise InvalidTensor(spec.name, "a shape of one element for a raw text", str(spec))
+        array = codec.from_json(spec.name, datatype, shape, _utf8(spec.name, body))
+        return InferRequest([Tensor(spec.name, spec.datatype, array)], binary_output=True)
     open_at = [at for at, size in enumerate(shape) if size == -1]
     if len(open_at) > 1:
         raise InvalidTensor(spec.name, "at most one dimension of open size", str(spec))
@@ -231,7 +231,10 @@ def parse_response(body: bytes, json_length: int | None = None) -> list[Tensor]:
     outputs = document.get("outputs") if type(document) is dict else None
     if type(outputs) is not list:
         raise InvalidBody("'outputs': expected a list of tensors")
-    return _tensors(outputs, raw, "outputs")[0]
+    tensors, used = _tensors(outputs, raw, "outputs")
+    if used != len(raw):
+        raise InvalidBody(f"the answer holds {len(raw)} bytes of tensors, its outputs take {used}")
+    return tensors
 
 
 def _split(body: bytes, json_length: int | None) -> tuple[bytes | memoryview, memoryview]:

@@ -1,11 +1,14 @@
 """`moorage-runtime`: the command."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import socket
 import sys
-from typing import Final
+import threading
+from collections.abc import Callable
+from typing import Any, Final
 
 from moorage_api.errors import ModelRejected
 from moorage_api.keys import EXIT_MODEL_REJECTED
@@ -42,7 +45,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     loading = asyncio.create_task(_load(settings, app, http))
     await http.serve(sockets=[listener])
     if not loading.done():
-        # A download or load under way cannot be interrupted; the process ends with it.
+        # A download or load under way cannot be interrupted; it ends with the process.
         loading.cancel()
         return _OK
     return loading.result()
@@ -55,8 +58,8 @@ async def _load(settings: Settings, app: RuntimeApp, http: server.Server) -> int
     source = Source(settings.model, settings.version, settings.sha256, settings.registry)
     options = Options(settings.intra_op_threads, settings.inter_op_threads)
     try:
-        loaded: LoadedModel = await asyncio.to_thread(
-            model.load, source, options, warmup=settings.warmup, tell=tell
+        loaded = await _in_daemon(
+            lambda: model.load(source, options, warmup=settings.warmup, tell=tell)
         )
     except ModelRejected as error:
         http.stop()
@@ -79,6 +82,29 @@ async def _load(settings: Settings, app: RuntimeApp, http: server.Server) -> int
     gc.freeze()
     command.announce("ready", f"{settings.name} {settings.version}")
     return _OK
+
+
+async def _in_daemon(work: Callable[[], LoadedModel]) -> LoadedModel:
+    """Await `work` in a thread that does not keep the process from ending, as a pool's would."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[LoadedModel] = loop.create_future()
+
+    def settle(settler: Callable[[Any], None], value: Any) -> None:
+        if not done.done():
+            settler(value)
+
+    def run() -> None:
+        outcome: tuple[Callable[[Any], None], Any]
+        try:
+            outcome = (done.set_result, work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+            outcome = (done.set_exception, error)
+        # The loop may have ended meanwhile; then nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name="moorage-load", daemon=True).start()
+    return await done
 
 
 if __name__ == "__main__":

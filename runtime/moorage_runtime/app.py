@@ -58,7 +58,11 @@ class RuntimeApp:
         self._batcher: Batcher | None = None
         # The request path asks one dictionary instead of taking the path apart.
         prefix = f"/v2/models/{name}"
-        self._hot = {f"{prefix}/infer", f"{prefix}/versions/{version}/infer"}
+        self._hot = {
+            f"{place}/infer{end}"
+            for place in (prefix, f"{prefix}/versions/{version}")
+            for end in ("", "/")
+        }
         self._latency = metrics.Histogram(
             "moorage_inference_duration_seconds",
             "From the head of a request to its answer, by HTTP status.",
@@ -102,7 +106,7 @@ class RuntimeApp:
             tensors = await batcher.submit(arrays, outputs, rows)
             answer = v2.render_response(self.name, self.version, tensors, request)
             if answer.json_length is None:
-                await answers.send_bytes(send, 200, [answers.JSON], answer.chunks[0])  # type: ignore[arg-type]
+                await answers.send_bytes(send, 200, [answers.JSON], answer.chunks[0])
             else:
                 length = (_JSON_LENGTH, b"%d" % answer.json_length)
                 await answers.send_chunks(send, 200, [_OCTETS, length], answer.chunks)
@@ -216,10 +220,10 @@ def _parse(body: bytes, headers: dict[bytes, bytes], model: LoadedModel) -> v2.I
     length = headers.get(_JSON_LENGTH)
     if length is None:
         return v2.parse_request(body)
-    if not length.isdigit():
-        raise InvalidBody(
-            f"Inference-Header-Content-Length: expected a number, got {length.decode('latin-1')!r}"
-        )
+    # A number of thousands of digits would be an error of Python's.
+    if not length.isdigit() or len(length) > 19:
+        got = length[:40].decode("latin-1")
+        raise InvalidBody(f"Inference-Header-Content-Length: expected a number, got {got!r}")
     size = int(length)
     return v2.parse_request(body, size) if size else v2.parse_raw_request(body, model.signature)
 

@@ -123,12 +123,14 @@ class Batcher:
             When too many requests wait.
         """
         if len(self._queue) >= QUEUE_LIMIT:
+            self._drop_cancelled()
+        if len(self._queue) >= QUEUE_LIMIT:
             raise Overloaded(f"{QUEUE_LIMIT} requests wait for the model already")
         future: asyncio.Future[list[Tensor]] = self._loop.create_future()
         kind: _Kind = () if outputs is None else tuple(outputs)
         if self._open:
             kind = (kind, tuple((name, array.shape[1:]) for name, array in sorted(arrays.items())))
-        count = rows or 1
+        count = 1 if rows is None else rows
         self._queue.append(_Waiting(arrays, outputs, count, kind, future))
         self._rows += count
         if not self._busy:
@@ -184,15 +186,19 @@ class Batcher:
         """Take the next batch off the queue: the oldest request, and all that fit with it."""
         queue = self._queue
         if len(queue) == 1 or not self._shares:
-            batch = [queue.pop(0)]
-            self._rows -= batch[0].rows
-            return batch
-        kind, room = queue[0].kind, self._max_rows
-        batch, rest = [], []
+            while queue:
+                item = queue.pop(0)
+                self._rows -= item.rows
+                if not item.future.cancelled():
+                    return [item]
+            return []
+        room = self._max_rows
+        batch: list[_Waiting] = []
+        rest: list[_Waiting] = []
         for item in queue:
             if item.future.cancelled():
                 self._rows -= item.rows
-            elif item.kind == kind and (item.rows <= room or not batch):
+            elif not batch or (item.kind == batch[0].kind and item.rows <= room):
                 batch.append(item)
                 room -= item.rows
                 self._rows -= item.rows
@@ -200,6 +206,12 @@ class Batcher:
                 rest.append(item)
         self._queue = rest
         return batch
+
+    def _drop_cancelled(self) -> None:
+        """Take off the queue what nobody waits for any more."""
+        if any(item.future.cancelled() for item in self._queue):
+            self._queue = [item for item in self._queue if not item.future.cancelled()]
+            self._rows = sum(item.rows for item in self._queue)
 
     def _compute(self, batch: list[_Waiting]) -> list[list[Tensor] | Exception]:
         """Run a batch; every request gets its outputs or its own error."""
@@ -226,11 +238,12 @@ class Batcher:
             return error
 
     def _together(self, batch: list[_Waiting]) -> list[list[Tensor] | Exception]:
-        arrays = {
-            name: np.concatenate([item.arrays[name] for item in batch]) for name in batch[0].arrays
-        }
         rows = sum(item.rows for item in batch)
         try:
+            arrays = {
+                name: np.concatenate([item.arrays[name] for item in batch])
+                for name in batch[0].arrays
+            }
             outputs = self._predictor.run(arrays, batch[0].outputs)
         except ModelFailed:
             # One request's values are at fault; alone, the others get their answers.

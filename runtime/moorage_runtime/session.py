@@ -87,6 +87,8 @@ class OnnxPredictor:
         self._has_bf16 = any(
             spec.datatype == "BF16" for spec in (*signature.inputs, *signature.outputs)
         )
+        if self._has_bf16 and any(spec.datatype == "BYTES" for spec in signature.inputs):
+            raise BadModel("takes BYTES beside BF16, which ONNX Runtime's Python interface cannot")
         #: An input that the model has computed, one row of it where it answers rows.
         self.probe = self._find_probe()
         self.signature = self._with_ranks()
@@ -132,10 +134,10 @@ class OnnxPredictor:
         kinds = {spec.name: spec.datatype for spec in self.file.signature.inputs}
         feed = {
             name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
-                np.ascontiguousarray(array), _BF16_ONNX
+                np.asarray(array, order="C"), _BF16_ONNX
             )
             if kinds[name] == "BF16"
-            else ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+            else ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
             for name, array in arrays.items()
         }
         return [
@@ -233,12 +235,8 @@ def _declared(path: Path) -> OnnxFile:
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise BadModel("not an ONNX model: the file is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            view = memoryview(mapped)
-            try:
-                return onnx_file.parse(view)
-            finally:
-                view.release()
+        # Not closed by hand: an error that says what is wrong still looks at it from its frames.
+        return onnx_file.parse(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
 def _load(path: Path, options: Options) -> ort.InferenceSession:
@@ -298,11 +296,15 @@ def _filled(spec: TensorSpec, size: int, value: int) -> Array:
     shape = [
         (1 if at == 0 else size) if extent == -1 else extent for at, extent in enumerate(spec.shape)
     ]
+    fill: Any = value
     if spec.datatype == "BYTES":
-        return np.full(shape, str(value), object)
-    if spec.datatype == "BF16":
-        return np.full(shape, 0x3F80 if value else 0, np.uint16)
-    return np.full(shape, value, DATATYPES[spec.datatype].numpy)
+        fill = str(value)
+    elif spec.datatype == "BF16":
+        fill = 0x3F80 if value else 0
+    try:
+        return np.full(shape, fill, DATATYPES[spec.datatype].numpy)
+    except (MemoryError, ValueError) as error:
+        raise BadModel(f"input {spec.name!r}, {spec}, does not fit into memory: {error}") from error
 
 
 def _bf16_bits(value: Any) -> Array:

@@ -5,6 +5,7 @@ standard library, every other scheme goes through fsspec, whose driver an extra 
 """
 
 import hashlib
+import http.client
 import os
 import shutil
 import urllib.error
@@ -51,7 +52,10 @@ def fetch(uri: str, folder: Path, *, version: str = "", registry: str = "") -> P
     BadModel
         When the folder holds no model, or several and no way to choose.
     """
-    scheme = urlsplit(uri).scheme if ":" in uri else "file"
+    try:
+        scheme = urlsplit(uri).scheme or "file"
+    except ValueError as error:
+        raise DownloadFailed(f"{uri}: {error}") from error
     if scheme == "file":
         return find(_local(uri), version)
     if scheme in ("http", "https"):
@@ -104,9 +108,18 @@ def find(path: Path, version: str = "") -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises
+    ------
+    DownloadFailed
+        When it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DownloadFailed(f"{path}: {error.strerror}") from error
 
 
 def verify(path: Path, expected: str | None) -> str:
@@ -124,32 +137,48 @@ def verify(path: Path, expected: str | None) -> str:
 
 
 def _local(uri: str) -> Path:
-    if not uri.startswith("file:"):
-        return Path(uri)
     split = urlsplit(uri)
+    if not split.scheme:
+        return Path(uri)
     if split.netloc not in ("", "localhost"):
         raise DownloadFailed(f"{uri}: a file address has no host; write file:/path or file:path")
     return Path(unquote(split.path))
 
 
 def _download(url: str, folder: Path) -> Path:
+    shown = _shown(url)
+    if "@" in urlsplit(url).netloc:
+        raise DownloadFailed(f"{shown}: an http address may hold no user and password")
     target = folder / "model.onnx"
     expected = None
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, target.open("wb") as file:  # noqa: S310
             expected = answer.headers.get(SHA256_HEADER)
-            _copy(answer, file, url)
+            _copy(answer, file, shown)
             length = answer.headers.get("Content-Length")
             if length is not None and file.tell() != int(length):
-                raise DownloadFailed(f"{url}: broke off after {file.tell()} of {length} bytes")
+                raise DownloadFailed(f"{shown}: broke off after {file.tell()} of {length} bytes")
     except urllib.error.HTTPError as error:
-        raise DownloadFailed(f"{url}: HTTP {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise DownloadFailed(f"{url}: {reason}") from error
+        error.close()
+        raise DownloadFailed(f"{shown}: HTTP {error.code} {_line(error.reason)}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise DownloadFailed(f"{shown}: {_line(getattr(error, 'reason', error))}") from error
     if expected:
         verify(target, expected)
     return target
+
+
+def _shown(uri: str) -> str:
+    """Return an address as everyone may read it: passwords stand before "@", signatures in "?"."""
+    split = urlsplit(uri)
+    return split._replace(
+        netloc=split.netloc.rpartition("@")[2], query="…" if split.query else "", fragment=""
+    ).geturl()
+
+
+def _line(error: object) -> str:
+    """Return what an error says on one line."""
+    return " ".join(str(error).split())
 
 
 def _copy(source: IO[bytes], target: IO[bytes], url: str) -> None:
@@ -173,31 +202,35 @@ def _from_registry(uri: str, folder: Path, registry: str) -> Path:
 
 
 def _by_driver(uri: str, scheme: str, folder: Path) -> Path:
+    shown = _shown(uri)
     extra = names.DRIVER_SCHEMES.get(scheme, "storage")
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
-        raise DownloadFailed(f"{uri}: needs the extra: pip install 'moorage[{extra}]'") from error
+        raise DownloadFailed(f"{shown}: needs the extra: pip install 'moorage[{extra}]'") from error
     try:
         system, path = url_to_fs(uri)
         if not system.isdir(path):
             target = folder / "model.onnx"
             with system.open(path, "rb") as source, target.open("wb") as file:
-                _copy(source, file, uri)
+                _copy(source, file, shown)
             return target
         target = folder / "model"
         for name, info in system.find(path, detail=True).items():
             relative = os.path.relpath(name, path)
             if relative.startswith(("..", os.sep)):
-                raise DownloadFailed(f"{uri}: {name} lies outside the folder")
+                raise DownloadFailed(f"{shown}: {name} lies outside the folder")
             if info["size"] and info["size"] > shutil.disk_usage(folder).free:
-                raise DownloadFailed(f"{uri}: {name} is larger than the disk's free space")
+                raise DownloadFailed(f"{shown}: {name} is larger than the disk's free space")
             part = target / relative
             part.parent.mkdir(parents=True, exist_ok=True)
             with system.open(name, "rb") as source, part.open("wb") as file:
-                _copy(source, file, uri)
+                _copy(source, file, shown)
         return target
     except ImportError as error:
-        raise DownloadFailed(f"{uri}: needs the extra: pip install 'moorage[{extra}]'") from error
-    except (OSError, ValueError) as error:
-        raise DownloadFailed(f"{uri}: {error}") from error
+        raise DownloadFailed(f"{shown}: needs the extra: pip install 'moorage[{extra}]'") from error
+    except DownloadFailed:
+        raise
+    except Exception as error:
+        # Every driver has exceptions of its own.
+        raise DownloadFailed(f"{shown}: {_line(error) or type(error).__name__}") from error

@@ -44,7 +44,8 @@ def status_of(error: BaseException) -> int:
 def error_body(error: BaseException) -> bytes:
     """Return `{"error": "…"}`; an unexpected error keeps its details for the log."""
     words = str(error) if isinstance(error, errors.MoorageError) else "internal error"
-    return orjson.dumps({"error": words})
+    # A file's name can hold bytes that are no text; the answer is sent all the same.
+    return orjson.dumps({"error": words.encode(errors="replace").decode()})
 
 
 def error_headers(error: BaseException) -> Headers:

@@ -17,6 +17,11 @@ DEFAULT_LIMIT: Final = 256 * 1024 * 1024
 #: format; bare deflate data, which some clients send under that name, is tried second.
 _WINDOW: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 ENCODINGS: Final = ("gzip", "deflate", "identity")
+#: Most members of one gzip body. A member costs far more than its twenty bytes, so without a bound
+#: a body of nothing but members would keep the server busy for hours.
+MAX_MEMBERS: Final = 16384
+#: Bytes that are decompressed at once: what follows a member in them is copied.
+_PIECE: Final = 64 * 1024
 
 
 class Disconnected(Exception):
@@ -104,22 +109,27 @@ def _inflate(body: bytes, coding: bytes, limit: int) -> bytes:
     if coding == b"deflate" and not _is_zlib(body):
         window = -15
     parts: list[bytes] = []
-    size = 0
-    rest = body
-    while rest:
-        stream = zlib.decompressobj(window)
-        try:
-            part = stream.decompress(rest, limit - size + 1)
-        except zlib.error as error:
-            raise InvalidBody(f"the body is not {coding.decode()}: {error}") from error
-        size += len(part)
-        parts.append(part)
-        if size > limit:
-            raise BodyTooLarge(limit, "the decompressed body")
-        if not stream.eof:
-            raise InvalidBody(f"the {coding.decode()} body ends too early")
+    size = at = members = 0
+    view = memoryview(body)
+    while at < len(view):
         # gzip allows several members one after the other.
-        rest = stream.unused_data
+        members += 1
+        if members > MAX_MEMBERS:
+            raise InvalidBody(f"the {coding.decode()} body has more than {MAX_MEMBERS} members")
+        stream = zlib.decompressobj(window)
+        while not stream.eof:
+            piece = view[at : at + _PIECE]
+            if not piece:
+                raise InvalidBody(f"the {coding.decode()} body ends too early")
+            try:
+                part = stream.decompress(piece, limit - size + 1)
+            except zlib.error as error:
+                raise InvalidBody(f"the body is not {coding.decode()}: {error}") from error
+            size += len(part)
+            if size > limit:
+                raise BodyTooLarge(limit, "the decompressed body")
+            parts.append(part)
+            at += len(piece) - len(stream.unused_data)
     return b"".join(parts)
 
 

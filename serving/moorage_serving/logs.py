@@ -1,5 +1,6 @@
 """Structured logs: one JSON object a line on standard error, or plain text for a person."""
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -27,7 +28,11 @@ class JsonFormatter(logging.Formatter):
         line |= {key: item for key, item in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:
+            # Larger than 64 bits, no Unicode, or keyed otherwise than by text.
+            return json.dumps(line, default=str, skipkeys=True)
 
 
 class TextFormatter(logging.Formatter):

@@ -77,9 +77,9 @@ class Histogram:
             found = self._series[values] = Series(self.bounds)
         return found
 
-    def forget(self, at: int, value: str) -> None:
-        """Drop every series whose label number `at` is `value`, e.g. a deployment that is gone."""
-        for key in [key for key in self._series if key[at] == value]:
+    def forget(self, *leading: str) -> None:
+        """Drop every series whose first labels have these values: of a deployment that is gone."""
+        for key in [key for key in self._series if key[: len(leading)] == leading]:
             del self._series[key]
 
     def collect(self) -> "Iterator[Metric]":
