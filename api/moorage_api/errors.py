@@ -40,7 +40,8 @@ An error says what is wrong in its message and carries the parts as attributes. 
 status, exit code or retry delay: each shell holds one table for that.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -313,8 +314,15 @@ class BadModel(ModelRejected):
     """The file is not an ONNX model that can be loaded and run."""
 
 
-def _known(names: Sequence[str], most: int = 20) -> str:
+def _known(names: Iterable[str], most: int = 20) -> str:
+    names = sorted(set(names), key=_natural)
     if not names:
         return "; there is none"
-    shown = ", ".join(sorted(names)[:most])
+    shown = ", ".join(names[:most])
     return f"; there are: {shown}" + (", …" if len(names) > most else "")
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Order names as people do, "2" before "10"."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

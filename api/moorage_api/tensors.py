@@ -25,6 +25,7 @@ Array: TypeAlias = NDArray[Any]
 #: numpy's own limit on the rank of an array, and so the deepest nesting of `data`.
 MAX_RANK: Final = 64
 _MAX_EXACT_FLOAT: Final = 2**53
+_BEYOND_INTEGERS: Final = 2.0**63
 #: What a BF16 is read as before it is rounded; its own name, for messages.
 _WIDE_BF16: Final = replace(DATATYPES["FP32"], name="BF16")
 
@@ -257,6 +258,9 @@ def _number(name: str, datatype: Datatype, item: Any) -> float | int:
     else:
         if kind is float and item.is_integer() and abs(item) <= _MAX_EXACT_FLOAT:
             value = int(item)
+        elif kind is float and abs(item) >= _BEYOND_INTEGERS:
+            # A JSON reader has made a float of an integer of more than 64 bits.
+            raise InvalidTensor(name, f"values in the range of {datatype.name}", repr(item))
         elif kind is int:
             value = item
         else:

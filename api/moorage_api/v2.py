@@ -99,6 +99,33 @@ def load_json(text: bytes | memoryview) -> Any:
         raise InvalidBody(f"the body is not JSON: {error}") from error
 
 
+def read_request(body: bytes, header: bytes | None, signature: Signature) -> InferRequest:
+    """Read a request as its `Inference-Header-Content-Length` frames it.
+
+    Parameters
+    ----------
+    body
+        The whole decompressed body.
+    header
+        Value of that header, None when it is absent.
+    signature
+        Of the model, which types a body that is one raw tensor (header 0).
+
+    Raises
+    ------
+    InvalidBody, InvalidTensor, Unsupported
+        As by `parse_request` and `parse_raw_request`.
+    """
+    if header is None:
+        return parse_request(body)
+    # A number of thousands of digits would be an error of Python's.
+    if not header.isdigit() or len(header) > 19:
+        got = header[:40].decode("latin-1")
+        raise InvalidBody(f"Inference-Header-Content-Length: expected a number, got {got!r}")
+    length = int(header)
+    return parse_request(body, length) if length else parse_raw_request(body, signature)
+
+
 def parse_request(body: bytes, json_length: int | None = None) -> InferRequest:
     """Read a request.
 

@@ -47,7 +47,7 @@ def main() -> None:
 
 async def _serve(settings: Settings, predictions: PredictionStore, listener: socket.socket) -> None:
     resources = FolderStore(settings.routes or settings.data / "deployments")
-    backends = HttpBackends(settings.runtime_timeout_s)
+    backends = HttpBackends(settings.runtime_timeout_s, body_limit=settings.max_body_bytes)
     usage = Usage()
     live = LiveTable(resources, backends, usage)
     registry = Registry(settings.data / "models", max_bytes=settings.max_model_bytes)

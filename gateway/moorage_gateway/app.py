@@ -26,6 +26,7 @@ from moorage_serving.bodies import Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
 
+_FORM: Final = (b"content-type", b"application/x-www-form-urlencoded")
 _DESCRIPTION: Final = """One address for every deployed model. `POST /predict/{endpoint}` is typed
 for each model below; the same models answer the Open Inference Protocol v2, KServe v1 and
 Seldon v1. Every prediction is stored and found again under `/predictions`."""
@@ -68,6 +69,10 @@ class GatewayApp:
         """Answer by FastAPI, with the headers that every answer has."""
         started = perf_counter()
         request_id = uuid7.text(new_id())
+        if _FORM in scope["headers"]:
+            # What `curl -d` says of JSON. No path reads such forms.
+            scope["headers"] = [header for header in scope["headers"] if header != _FORM]
+            scope["headers"].append((b"content-type", b"application/json"))
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_headers(message: Any) -> None:
@@ -162,7 +167,7 @@ def _describe_endpoints(api: FastAPI) -> None:
                 description=api.description,
                 routes=api.routes,
             )
-            whole["paths"] = openapi.paths(live.table.routes.values()) | whole["paths"]
+            whole["paths"] = openapi.paths(live.table) | whole["paths"]
             schemas = whole.setdefault("components", {}).setdefault("schemas", {})
             schemas |= openapi.COMPONENTS
             made.update(moment=moment, document=whole)

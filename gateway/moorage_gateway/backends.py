@@ -5,7 +5,6 @@ runtime may have started is never sent twice.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -17,8 +16,9 @@ from urllib.parse import urlsplit
 import httptools
 import orjson
 
-from moorage_api import v2
+from moorage_api import keys, v2
 from moorage_api.errors import (
+    BodyTooLarge,
     InvalidBody,
     InvalidRequest,
     InvalidTensor,
@@ -31,6 +31,7 @@ from moorage_api.errors import (
     UnknownModel,
 )
 from moorage_api.tensors import Tensor
+from moorage_serving import bodies
 
 #: Connections to one runtime; more requests wait for a free one.
 MAX_CONNECTIONS: Final = 128
@@ -43,7 +44,7 @@ CONNECT_TIMEOUT_S: Final = 2.0
 #: Largest answer that is accepted.
 MAX_ANSWER_BYTES: Final = 1024 * 1024 * 1024
 
-_log = logging.getLogger(__name__)
+_JSON_LENGTH: Final = keys.HEADER_JSON_LENGTH.encode()
 
 
 @dataclass(slots=True)
@@ -90,6 +91,8 @@ class Backends(Protocol):
 
         Raises
         ------
+        BodyTooLarge
+            When the tensors are larger than a runtime takes.
         InvalidRequest
             What the runtime said of the input.
         RuntimeUnreachable
@@ -108,10 +111,14 @@ class HttpBackends:
     ----------
     timeout_s
         Longest time from sending a request to its whole answer.
+    body_limit
+        Most bytes that a request may have as binary tensors, as runtimes have a limit too. JSON
+        of this size can become four times as much.
     """
 
-    def __init__(self, timeout_s: float = 60.0) -> None:
+    def __init__(self, timeout_s: float = 60.0, *, body_limit: int = bodies.DEFAULT_LIMIT) -> None:
         self._timeout = timeout_s
+        self._body_limit = body_limit
         self._runtimes: dict[str, _Runtime] = {}
 
     async def infer(
@@ -124,6 +131,8 @@ class HttpBackends:
         """Have one of the runtimes compute; see `Backends.infer`."""
         started = perf_counter()
         body = v2.render_request(tensors, outputs)
+        if body.content_length > self._body_limit:
+            raise BodyTooLarge(self._body_limit, "the request, as binary tensors,")
         runtimes = [self._runtime(address) for address in addresses]
         if len(runtimes) > 1:
             runtimes.sort(key=_load)
@@ -367,12 +376,15 @@ class _Connection(asyncio.Protocol):
             self._fail(RuntimeBroke(f"the runtime's answer is not HTTP: {error}"))
 
     def on_message_begin(self) -> None:
+        if self._answer is None or self._answer.done():
+            # Nobody asked. The next request must not be answered with it.
+            self.close()
         self._parts = []
         self._size = 0
         self._json_length = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name == b"inference-header-content-length":
+        if len(name) == len(_JSON_LENGTH) and name.lower() == _JSON_LENGTH:
             self._json_length = int(value)
 
     def on_body(self, body: bytes) -> None:

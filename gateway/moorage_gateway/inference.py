@@ -78,7 +78,7 @@ class Inference:
         self._backends = backends
         self._prediction_log = log
         self._usage = usage
-        self._limit = body_limit
+        self.body_limit = body_limit
 
     async def answer(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -117,7 +117,7 @@ class Inference:
         for name in _CLIENT_ID:
             if name in headers:
                 call.client_id = headers[name].decode("latin-1")[:CLIENT_ID_MAX]
-        body = await bodies.read(receive, headers, self._limit)
+        body = await bodies.read(receive, headers, self.body_limit)
         started = perf_counter()
         try:
             _parse(call, body, headers, self._table())
@@ -185,11 +185,10 @@ def _parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) -
 
 
 def _failed(call: Call, error: MoorageError, status: int) -> Rendered:
+    headers = [JSON, *answers.error_headers(error)]
     if call.target.protocol == "seldon":
-        body = seldon.error_body(error, status)
-    else:
-        body = answers.error_body(error)
-    return Rendered([JSON, *answers.error_headers(error)], [body])
+        return Rendered([*headers, seldon.puid_header(call)], [seldon.error_body(error, status)])
+    return Rendered(headers, [answers.error_body(error)])
 
 
 def _timing(call: Call, log_s: float) -> bytes:

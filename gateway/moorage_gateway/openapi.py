@@ -4,18 +4,21 @@ The request path is no FastAPI route, so its description is made here out of the
 """
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any, Final
 
 from moorage_api.datatypes import DATATYPES
 from moorage_api.rows import is_single
 from moorage_api.signature import Signature, TensorSpec
-from moorage_gateway.routing import Route
+from moorage_gateway.routing import Route, Table
 
 _RANGES: Final = {
     f"{sign}INT{bits}": ((0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1))
     for sign in ("", "U")
     for bits in (8, 16, 32, 64)
 }
+#: Most elements of an example: an image would make the document megabytes long.
+_EXAMPLE_MAX: Final = 4096
 _ERROR: Final = {"$ref": "#/components/schemas/Error"}
 COMPONENTS: Final = {
     "Error": {
@@ -27,12 +30,13 @@ COMPONENTS: Final = {
 }
 
 
-def paths(routes: Iterable[Route]) -> dict[str, Any]:
+def paths(table: Table) -> dict[str, Any]:
     """Return the path items of every endpoint that answers, and of the dialects."""
     found: dict[str, Any] = {}
-    for route in routes:
-        if route.signature is not None and not route.stopped:
-            found[f"/predict/{route.endpoint}"] = {"post": _endpoint(route, route.signature)}
+    for route in table.routes.values():
+        path = table.path(route)
+        if path is not None and route.signature is not None and not route.stopped:
+            found[path] = {"post": _endpoint(route, route.signature)}
     return found | _dialects()
 
 
@@ -70,20 +74,27 @@ def input_schema(signature: Signature) -> dict[str, Any]:
     inputs = signature.inputs
     if not signature.is_batched:
         whole = {spec.name: _nested(spec, spec.shape) for spec in inputs}
-        named = _object(whole)
-        return named if len(inputs) != 1 else {"anyOf": [next(iter(whole.values())), named]}
+        named = [_object(whole)]
+        choices = named if len(inputs) != 1 else [*whole.values(), *named]
+        return {"anyOf": choices} | _examples(signature)
     rows = {spec.name: _row(spec) for spec in inputs}
     lists = {name: _list(schema) for name, schema in rows.items()}
-    choices: list[dict[str, Any]] = []
+    choices = []
     if len(inputs) == 1:
         row = next(iter(rows.values()))
         choices += [row | {"title": "One row"}, _list(row) | {"title": "Rows"}]
+    elif all(is_single(spec) for spec in inputs):
+        row = _tuple(rows.values())
+        choices += [
+            row | {"title": "One row, in the order of the inputs"},
+            _list(row) | {"title": "Rows, in the order of the inputs"},
+        ]
     choices += [
         _object(rows) | {"title": "One row, by input name"},
         _object(lists) | {"title": "Rows, by input name"},
         _list(_object(rows)) | {"title": "Rows, as objects"},
     ]
-    return {"anyOf": choices, "examples": [_example(signature)]}
+    return {"anyOf": choices} | _examples(signature)
 
 
 def prediction_schema(signature: Signature) -> dict[str, Any]:
@@ -134,6 +145,16 @@ def _list(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
+def _tuple(items: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    schemas = list(items)
+    return {
+        "type": "array",
+        "prefixItems": schemas,
+        "items": False,
+        "minItems": len(schemas),
+    }
+
+
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
@@ -143,19 +164,25 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _example(signature: Signature) -> Any:
-    values = {spec.name: _example_row(spec) for spec in signature.inputs}
-    return next(iter(values.values())) if len(values) == 1 else values
+def _examples(signature: Signature) -> dict[str, Any]:
+    shapes: dict[TensorSpec, tuple[int, ...]] = {}
+    for spec in signature.inputs:
+        if not signature.is_batched:
+            shapes[spec] = spec.shape
+        else:
+            shapes[spec] = () if is_single(spec) else spec.row_shape
+    if sum(abs(prod(shape)) for shape in shapes.values()) > _EXAMPLE_MAX:
+        return {}
+    values = {spec.name: _example_tensor(spec, shape) for spec, shape in shapes.items()}
+    return {"examples": [next(iter(values.values())) if len(values) == 1 else values]}
 
 
-def _example_row(spec: TensorSpec) -> Any:
+def _example_tensor(spec: TensorSpec, shape: tuple[int, ...]) -> Any:
     value: Any = {"BYTES": "text", "BOOL": True}.get(spec.datatype)
     if value is None:
         value = 1 if DATATYPES[spec.datatype].is_integer else 1.5
-    if is_single(spec):
-        return value
-    for size in reversed(spec.row_shape):
-        value = [value] * (size if 0 <= size <= 16 else 2 if size < 0 else size)
+    for size in reversed(shape):
+        value = [value] * (size if size >= 0 else 2)
     return value
 
 

@@ -92,8 +92,10 @@ class Record:
         """Memory that the tensors hold, near enough for a bound; at least 1 KiB."""
         size = 1024
         for tensor in (*self.inputs, *self.outputs):
-            # Texts count as 64 bytes each beside their pointers.
-            size += tensor.array.nbytes * (9 if tensor.datatype == "BYTES" else 1)
+            size += tensor.array.nbytes
+            if tensor.datatype == "BYTES":
+                # A text has 64 bytes beside its characters and its pointer.
+                size += 64 * tensor.array.size + sum(map(len, tensor.array.ravel().tolist()))
         return size
 
 

@@ -9,6 +9,7 @@ An upload is written beside them and moved into place when it is whole and prove
 so a reader never meets half of one.
 """
 
+import asyncio
 import hashlib
 import mmap
 import os
@@ -166,12 +167,12 @@ class Registry:
                         raise BodyTooLarge(self.max_bytes, "the model file")
                     digest.update(chunk)
                     file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
             found = digest.hexdigest()
             if sha256 and found != sha256:
                 raise ChecksumMismatch(sha256, found)
-            return self._publish(folder, name, version, found, size, now)
+            # Other requests are answered while the disk takes its time.
+            declared = await asyncio.to_thread(_settle, folder / _FILE)
+            return self._publish(folder, name, version, declared, found, size, now)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -227,9 +228,15 @@ class Registry:
         yield from sorted(map(_read, abouts), key=lambda model: names.version_key(model.version))
 
     def _publish(
-        self, folder: Path, name: str, version: str, sha256: str, size: int, now: datetime
+        self,
+        folder: Path,
+        name: str,
+        version: str,
+        declared: onnx_file.OnnxFile,
+        sha256: str,
+        size: int,
+        now: datetime,
     ) -> tuple[StoredModel, bool]:
-        declared = _declared(folder / _FILE)
         # One process has the folder; the lock keeps its own uploads from taking one number twice.
         with self._lock:
             if not version:
@@ -272,6 +279,13 @@ def check_name(name: str) -> None:
     names.segment(name, "model name")
     if name in _RESERVED:
         raise InvalidName(f"model name {name!r} is a word of the registry's own; choose another")
+
+
+def _settle(path: Path) -> onnx_file.OnnxFile:
+    """Bring a file to the disk for good, and read what it declares."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return _declared(path)
 
 
 def _declared(path: Path) -> onnx_file.OnnxFile:

@@ -161,6 +161,17 @@ class Table:
         """Names that `endpoint` finds without a namespace."""
         return [name for name, routes in self._endpoints.items() if routes and "/" not in name]
 
+    def path(self, route: Route) -> str | None:
+        """Return the path that predicts with a deployment, None when another one has its endpoint.
+
+        The namespace is in it where a bare name would be ambiguous.
+        """
+        qualified = f"{route.key.namespace}/{route.endpoint}"
+        if route.key not in (owner.key for owner in self._endpoints.get(qualified, ())):
+            return None
+        shared = len(self._endpoints[route.endpoint]) > 1
+        return f"/predict/{qualified if shared else route.endpoint}"
+
     def endpoint(self, name: str) -> Route:
         """Return the deployment at an endpoint, `NAME` or `NAMESPACE/NAME`.
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from moorage_api import __version__, keys, v2
 from moorage_api.errors import (
-    InvalidBody,
     InvalidTensor,
     MoorageError,
     NotReady,
@@ -99,7 +98,7 @@ class RuntimeApp:
             model, batcher = self._model, self._batcher
             if model is None or batcher is None:
                 raise NotReady(self.name, self.waiting_for)
-            request = _parse(body, headers, model)
+            request = v2.read_request(body, headers.get(_JSON_LENGTH), model.signature)
             arrays = model.signature.check(request.tensors)
             rows = model.signature.rows(arrays) if model.signature.is_batched else None
             outputs = _wanted(request, model)
@@ -214,18 +213,6 @@ class RuntimeApp:
             rows.add(self._batcher.rows, self.name, self.version)
             seconds.add(self._batcher.run_seconds, self.name, self.version)
         return [self._latency, runs, rows, seconds]
-
-
-def _parse(body: bytes, headers: dict[bytes, bytes], model: LoadedModel) -> v2.InferRequest:
-    length = headers.get(_JSON_LENGTH)
-    if length is None:
-        return v2.parse_request(body)
-    # A number of thousands of digits would be an error of Python's.
-    if not length.isdigit() or len(length) > 19:
-        got = length[:40].decode("latin-1")
-        raise InvalidBody(f"Inference-Header-Content-Length: expected a number, got {got!r}")
-    size = int(length)
-    return v2.parse_request(body, size) if size else v2.parse_raw_request(body, model.signature)
 
 
 def _wanted(request: v2.InferRequest, model: LoadedModel) -> list[str] | None:

@@ -44,6 +44,7 @@ def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) ->
     signature = call.aim(route)
     document = _upright(load_object(body))
     meta = _object(document, "meta")
+    _require_writable(meta.get("tags"))
     puid = _puid(meta) or headers.get(PUID_HEADER, b"").decode("latin-1")[:CLIENT_ID_MAX]
     if puid:
         call.client_id = puid
@@ -61,6 +62,11 @@ def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) ->
         given = rows.parse(document[kind], signature, literals=literals)
     call.tensors = given.tensors
     call.render = lambda outputs: _render(call, signature, kind, given, meta, puid, outputs)
+
+
+def puid_header(call: Call) -> tuple[bytes, bytes]:
+    """Return the header that an error has: the id that the client gave, as far as it was read."""
+    return PUID_HEADER, (call.client_id or call.prediction_id).encode("latin-1")
 
 
 def error_body(error: MoorageError, status: int) -> bytes:
@@ -84,6 +90,14 @@ def _puid(meta: dict[str, Any]) -> str:
             ]
         )
     return puid
+
+
+def _require_writable(tags: Any) -> None:
+    """Refuse, before the model runs, what the answer could not give back."""
+    try:
+        orjson.dumps(tags)
+    except orjson.JSONEncodeError as error:
+        raise InvalidBody(f"'meta.tags' cannot be given back: {error}") from error
 
 
 def _upright(document: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ def parse(call: Call, body: bytes, table: Table) -> None:
     value = document[key]
     if key == "instances" and type(value) is not list:
         raise InvalidBody(f"'instances': expected a list of rows, got {type(value).__name__}")
+    if key == "instances" and not value:
+        raise InvalidBody("'instances': expected at least one row, got none")
     given = rows.parse(value, signature, literals=may_hold_literals(body))
     if key == "instances" and given.many is False:
         raise InvalidBody("'instances': expected a list of rows, got a single row")

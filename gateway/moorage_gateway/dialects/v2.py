@@ -4,7 +4,7 @@ from typing import Final
 
 from moorage_api import keys
 from moorage_api import v2 as wire
-from moorage_api.errors import InvalidBody, InvalidTensor
+from moorage_api.errors import InvalidTensor
 from moorage_api.tensors import Tensor
 from moorage_gateway.dialects.call import CLIENT_ID_MAX, JSON, Call, Rendered
 from moorage_gateway.routing import Route, Table
@@ -24,17 +24,7 @@ def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) ->
     target = call.target
     route = table.model(target.name, target.version)
     signature = call.aim(route)
-    length = headers.get(_JSON_LENGTH)
-    if length is None:
-        request = wire.parse_request(body)
-    elif not length.isdigit():
-        raise InvalidBody(
-            f"Inference-Header-Content-Length: expected a number, got {length.decode('latin-1')!r}"
-        )
-    elif int(length) == 0:
-        request = wire.parse_raw_request(body, signature)
-    else:
-        request = wire.parse_request(body, int(length))
+    request = wire.read_request(body, headers.get(_JSON_LENGTH), signature)
     if request.id:
         call.client_id = request.id[:CLIENT_ID_MAX]
     call.tensors = request.tensors

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from moorage_gateway.http.services import Parts
+from moorage_gateway.http.services import Parts, Services
 from moorage_gateway.usage import Tally
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
@@ -57,14 +57,16 @@ class Deployment(_Body):
     model_name: str
     version: str
     endpoint: str
-    url: str = Field(description="Path that predicts.")
+    url: str | None = Field(description="Path that predicts; null when none does.")
     status: str = Field(description="Phase of the resource: Ready, Pending, Degraded, Failed, …")
     reason: str
     message: str
     replicas: int = Field(description="Asked for.")
     ready_replicas: int = Field(description="Runtimes that answer now.")
     deployed_at: datetime | None = Field(description="When it became ready.")
-    request_count: int = Field(description="Answered by this gateway since it serves the model.")
+    request_count: int = Field(
+        description="Answered by this gateway since the deployment was made."
+    )
     avg_latency_ms: float | None = Field(description="Mean time at this gateway.")
 
 
@@ -78,7 +80,7 @@ class Deployments(_Body):
 async def list_deployments(parts: Parts) -> Deployments:
     """List every deployment with its status, version, endpoint and use."""
     tallies = map(parts.live.usage.of, parts.live.table.routes.values())
-    return Deployments(deployments=[_describe(tally) for tally in tallies])
+    return Deployments(deployments=[_describe(tally, parts) for tally in tallies])
 
 
 @router.post(
@@ -99,7 +101,7 @@ async def deploy(body: DeployRequest, parts: Parts, response: Response) -> Deplo
         response.status_code = status.HTTP_202_ACCEPTED
     elif not outcome.is_new:
         response.status_code = status.HTTP_200_OK
-    return _describe(parts.live.usage.of(outcome.route))
+    return _describe(parts.live.usage.of(outcome.route), parts)
 
 
 @router.post("/undeploy", summary="Stop serving")
@@ -110,10 +112,10 @@ async def undeploy(body: UndeployRequest, parts: Parts) -> Deployments:
         model=body.model_name or "",
         version="" if body.version is None else str(body.version),
     )
-    return Deployments(deployments=[_describe(tally) for tally in tallies])
+    return Deployments(deployments=[_describe(tally, parts) for tally in tallies])
 
 
-def _describe(tally: Tally) -> Deployment:
+def _describe(tally: Tally, parts: Services) -> Deployment:
     route = tally.route
     average = tally.average_ms
     return Deployment(
@@ -122,7 +124,7 @@ def _describe(tally: Tally) -> Deployment:
         model_name=route.model,
         version=route.version,
         endpoint=route.endpoint,
-        url=f"/predict/{route.endpoint}",
+        url=parts.live.table.path(route),
         status=route.phase or "Pending",
         reason=route.reason,
         message=route.message,

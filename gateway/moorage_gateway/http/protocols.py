@@ -36,11 +36,11 @@ async def live() -> dict[str, Any]:
 
 @router.get("/v2/health/ready", tags=_V2, summary="Does every deployment serve?")
 async def ready(parts: Parts) -> JSONResponse:
-    """Ready when every deployment that is not stopped answers."""
+    """Ready when every deployment answers that is to have replicas."""
     waiting = [
         str(route.key)
         for route in parts.live.table.routes.values()
-        if not route.is_ready and not route.stopped
+        if not route.is_ready and route.replicas and not route.stopped
     ]
     answer: dict[str, Any] = {"ready": not waiting, "live": True}
     if waiting:
