@@ -9,6 +9,7 @@ until Ctrl-C.
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -133,10 +134,13 @@ class Comparison:
         How many were compared.
     largest
         Largest absolute difference of two numbers, relative where they are beyond 1.
+    ids
+        Of the predictions, where each row was one.
     """
 
     rows: int = 0
     largest: float = 0.0
+    ids: list[str] = field(default_factory=list)
 
     def add(self, what: str, got: list[Any], wanted: list[Any]) -> None:
         """Compare the values of one row."""
@@ -162,6 +166,7 @@ def predict(client: httpx.Client, model: Model) -> Comparison:
     for row, wanted in zip(model.rows, model.expected, strict=True):
         answer = _post(client, f"/predict/{model.endpoint}", {"input": row})
         compared.add(f"/predict/{model.endpoint}", _leaves(answer["prediction"]), _joined(wanted))
+        compared.ids.append(answer["prediction_id"])
     return compared
 
 
@@ -305,13 +310,23 @@ def _require_ok(what: str, answer: httpx.Response) -> None:
 
 @dataclass
 class Sent:
-    """How many rows each deployment has been sent."""
+    """What each deployment has been sent.
+
+    Parameters
+    ----------
+    rows
+        How many, by deployment.
+    ids
+        Of the predictions of single rows, in the order of the rows, by deployment.
+    """
 
     rows: dict[str, int] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, name: str, count: int) -> None:
-        """Count rows that were answered."""
-        self.rows[name] = self.rows.get(name, 0) + count
+    def add(self, name: str, compared: Comparison) -> None:
+        """Take in what was answered."""
+        self.rows[name] = self.rows.get(name, 0) + compared.rows
+        self.ids.setdefault(name, []).extend(compared.ids)
 
 
 def ask(client: httpx.Client, served: list[Model], sent: Sent) -> None:
@@ -323,7 +338,7 @@ def ask(client: httpx.Client, served: list[Model], sent: Sent) -> None:
         cells = [model.name, str(len(model.rows))]
         for protocol in PROTOCOLS.values():
             compared = protocol(client, model)
-            sent.add(model.name, compared.rows)
+            sent.add(model.name, compared)
             cells.append(f"{compared.largest:.0e}" if compared.largest else "equal")
         table.add_row(*cells)
     console.print(table)
@@ -340,12 +355,12 @@ def change(client: httpx.Client, sent: Sent) -> None:
     _post(client, "/deployments/deploy", body)
     if "/predict/iris-2" not in client.get("/openapi.json").json()["paths"]:
         raise Wrong("/openapi.json does not list the endpoint that was deployed")
-    compared = predict(client, second)
-    v2_json(client, second, "/v2/models/iris/versions/2/infer")
+    sent.add("iris-2", predict(client, second))
+    sent.add("iris-2", v2_json(client, second, "/v2/models/iris/versions/2/infer"))
     latest = _post(client, "/predict", {"model_name": "iris", "input": second.rows[0]})
     if latest["version"] != "2":
         raise Wrong(f"the latest version of iris is 2, version {latest['version']} answered")
-    sent.add("iris-2", 2 * compared.rows + 1)
+    sent.add("iris-2", Comparison(rows=1))
     table = Table(title="GET /deployments, with version 2 of iris beside version 1")
     shown = ("endpoint", "model_name", "version", "status", "request_count", "avg_latency_ms")
     for column in shown:
@@ -367,12 +382,11 @@ def recall(client: httpx.Client, served: list[Model], sent: Sent) -> None:
         table.add_column(column)
     for model in served:
         rows = _stored(client, model.name, sent.rows[model.name])
-        asked_singly = [row for row in reversed(rows) if row["protocol"] == "predict"]
-        # The first rows of this protocol are the single ones, in the order of the file.
-        answers = [
-            row["outputs"][model.document["truth_output"]]
-            for row in asked_singly[: len(model.rows)]
-        ]
+        label = model.document["truth_output"]
+        found = {
+            row["prediction_id"]: row["outputs"][label] for row in rows if label in row["outputs"]
+        }
+        answers = [found[prediction_id] for prediction_id in sent.ids[model.name]]
         score = _score(model, answers)
         if abs(score - model.document["score"]) > 1e-4:
             raise Wrong(f"{model.name}: the stored rows score {score:.4f}")
@@ -475,9 +489,12 @@ def main() -> None:
 
 
 def _port() -> int:
-    """Return the usual port where somebody will look, else a free one."""
-    default = PORT if sys.stdout.isatty() else 0
-    return int(os.environ.get("MOORAGE_PORT", default))
+    """Return the usual port where somebody will look and nobody has it, else a free one."""
+    if "MOORAGE_PORT" in os.environ:
+        return int(os.environ["MOORAGE_PORT"])
+    with socket.socket() as probe:
+        is_free = probe.connect_ex(("127.0.0.1", PORT)) != 0
+    return PORT if sys.stdout.isatty() and is_free else 0
 
 
 if __name__ == "__main__":

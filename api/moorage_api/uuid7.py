@@ -1,20 +1,21 @@
 """UUID version 7: ids that sort by the time they were made (RFC 9562, section 5.7)."""
 
 
-def build(milliseconds: int, randomness: bytes) -> bytes:
+def build(nanoseconds: int, randomness: bytes) -> bytes:
     """Return the 16 bytes of a UUIDv7.
 
     Parameters
     ----------
-    milliseconds
-        Since the Unix epoch; the low 48 bits are used.
+    nanoseconds
+        Since the Unix epoch. The 12 bits behind the milliseconds hold their fraction (section 6.2,
+        method 3), so that ids sort within a millisecond too, in steps of 244 ns.
     randomness
-        10 random bytes, of which 74 bits are used.
+        8 random bytes, of which 62 bits are used.
     """
-    low = int.from_bytes(randomness, "big")
+    milliseconds, rest = divmod(nanoseconds, 1_000_000)
     value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80
-    value |= 0x7 << 76 | (low >> 62 & 0xFFF) << 64
-    value |= 0b10 << 62 | (low & (1 << 62) - 1)
+    value |= 0x7 << 76 | (rest * 4096 // 1_000_000) << 64
+    value |= 0b10 << 62 | (int.from_bytes(randomness, "big") & (1 << 62) - 1)
     return value.to_bytes(16, "big")
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+from rich.text import Text
 
 from moorage_api import __version__, crd, manifests
 from moorage_api.errors import InvalidBody, InvalidResource, MoorageError
@@ -53,6 +54,7 @@ GatewayUrl = Annotated[
 OutputAs = Annotated[Output, typer.Option("--output", "-o", help="For eyes, or for scripts.")]
 
 _LOCAL_GATEWAY = "http://127.0.0.1:8080"
+_PIPE_WIDTH = 1000
 
 
 @app.command()
@@ -86,7 +88,9 @@ def up(
     reporter = local_up.Reporter(
         changed=lambda key, observed: console.print(_news(key, observed), soft_wrap=True),
         ready=lambda url: print("ready", url, flush=True),  # noqa: T201
-        warned=lambda words: console.print(f"[yellow]warning[/]  {_plain(words)}", soft_wrap=True),
+        warned=lambda words: console.print(
+            Text.assemble(("warning", "yellow"), f"    {words}"), soft_wrap=True
+        ),
     )
     options = local_up.Options(paths or [], host, port, data, database)
     _try(lambda: asyncio.run(local_up.run(options, reporter)))
@@ -148,7 +152,11 @@ def status(gateway: GatewayUrl = _LOCAL_GATEWAY, output: OutputAs = Output.TEXT)
     if output is Output.JSON:
         _print_json(deployments)
     else:
-        Console(highlight=False).print(_table(deployments))
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            # One line each, for grep and awk.
+            console.width = _PIPE_WIDTH
+        console.print(_table(deployments))
     good = (Phase.READY, Phase.STOPPED)
     if any(deployment["status"] not in good for deployment in deployments):
         raise typer.Exit(exits.FAILED)
@@ -258,18 +266,14 @@ _COLOURS = {
 }
 
 
-def _news(key: Qualified, observed: Observed) -> str:
+def _news(key: Qualified, observed: Observed) -> Text:
     status = observed.status
     ready = status.condition(Condition.READY)
     phase = Phase(status.phase)
     where = f"  {status.url}" if phase is Phase.READY else ""
     words = f"{ready.reason}: {ready.message}" if ready else ""
-    return f"[{_COLOURS[phase]}]{phase:<9}[/] {key}  {_plain(words)}{where}"
-
-
-def _plain(words: str) -> str:
-    """Keep rich from reading markup into foreign words."""
-    return words.replace("[", r"\[")
+    # As `Text`, because rich reads markup into foreign words otherwise.
+    return Text.assemble((f"{phase:<9}", _COLOURS[phase]), f"  {key}  {words}{where}")
 
 
 def _table(deployments: list[dict[str, Any]]) -> Table:
@@ -280,15 +284,17 @@ def _table(deployments: list[dict[str, Any]]) -> Table:
         phase = Phase(item["status"]) if item["status"] in set(Phase) else Phase.PENDING
         average = item["avg_latency_ms"]
         table.add_row(
-            f"{item['namespace']}/{item['name']}",
-            item["model_name"],
-            item["version"],
-            f"[{_COLOURS[phase]}]{phase}[/]"
-            + (f" {_plain(item['reason'])}" if phase is not Phase.READY else ""),
+            Text(f"{item['namespace']}/{item['name']}"),
+            Text(item["model_name"]),
+            Text(item["version"]),
+            Text.assemble(
+                (phase, _COLOURS[phase]),
+                f" {item['reason']}" if phase is not Phase.READY else "",
+            ),
             f"{item['ready_replicas']}/{item['replicas']}",
             str(item["request_count"]),
             "-" if average is None else f"{average:.2f}",
-            item["url"],
+            Text(item["url"]),
         )
     return table
 

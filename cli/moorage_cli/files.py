@@ -1,6 +1,6 @@
 """Reads the ModelDeployment files that a command was given."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -11,7 +11,7 @@ from moorage_api.v1alpha1 import ModelDeployment
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
-    """Return the YAML files that `paths` name: files themselves, and those in folders.
+    """Return the YAML files that `paths` name, each once: files, and those in folders.
 
     Raises
     ------
@@ -29,7 +29,12 @@ def expand(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
         else:
             raise InvalidResource([Problem("", "no such file or folder")], str(path))
-    return found
+    return unique(found)
+
+
+def unique(found: Iterable[Path]) -> list[Path]:
+    """Return every file once, however it is spelt."""
+    return list({file.resolve(): file for file in reversed(list(found))}.values())[::-1]
 
 
 def read(file: Path) -> list[ModelDeployment]:
@@ -68,32 +73,39 @@ def read_all(files: Sequence[Path]) -> dict[Path, list[ModelDeployment]]:
     return found
 
 
-def clashes(found: dict[Path, list[ModelDeployment]]) -> list[Problem]:
+def clashes(found: Mapping[Path, Sequence[ModelDeployment]]) -> list[Problem]:
     """Return what two resources cannot both have: a name, or an endpoint in a namespace."""
     problems: list[Problem] = []
     names: dict[Qualified, Path] = {}
     endpoints: dict[tuple[str, str], tuple[Path, Qualified]] = {}
     for file, resources in found.items():
         for resource in resources:
-            first = names.setdefault(resource.key, file)
+            if resource.key in names:
+                words = f"{file}: {resource.key} is also defined in {names[resource.key]}"
+                problems.append(Problem("", words))
+                continue
+            names[resource.key] = file
             place = endpoints.setdefault(
                 (resource.key.namespace, resource.endpoint), (file, resource.key)
             )
-            if first != file:
-                words = f"{file}: {resource.key} is also defined in {first}"
-                problems.append(Problem("", words))
-            elif place[1] != resource.key:
+            if place[1] != resource.key:
                 words = f"{file}: endpoint {resource.endpoint!r} is also claimed by {place[0]}"
                 problems.append(Problem("", words))
     return problems
 
 
+def model_file(resource: ModelDeployment, file: Path) -> Path | None:
+    """Return where the model of a resource of `file` lies; None when it is not on this machine."""
+    split = urlsplit(resource.spec.model.uri)
+    if split.scheme != "file" or split.netloc not in ("", "localhost"):
+        return None
+    return (file.parent / unquote(split.path)).resolve()
+
+
 def anchored(resource: ModelDeployment, file: Path) -> ModelDeployment:
     """Return the resource with a relative `file:` address made absolute, and where it came from."""
-    uri = resource.spec.model.uri
-    if uri.startswith("file:"):
-        path = Path(unquote(urlsplit(uri).path))
-        uri = "file:" + quote(str((file.parent / path).resolve()))
+    path = model_file(resource, file)
+    uri = resource.spec.model.uri if path is None else "file:" + quote(str(path))
     model = resource.spec.model.model_copy(update={"uri": uri})
     annotations = resource.metadata.annotations | {keys.ANNOTATION_SOURCE: str(file.resolve())}
     return resource.model_copy(

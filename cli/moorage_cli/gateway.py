@@ -39,11 +39,10 @@ class Gateway:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client = httpx.Client(base_url=url, timeout=_TIMEOUT)
 
     def deployments(self) -> list[dict[str, Any]]:
         """Return what `GET /deployments` lists."""
-        found: list[dict[str, Any]] = self._ask("GET", "/deployments")["deployments"]
+        found: list[dict[str, Any]] = self._ask("GET", "/deployments", "deployments")["deployments"]
         return found
 
     def predict(self, model: str, version: str | None, value: Any) -> dict[str, Any]:
@@ -51,7 +50,7 @@ class Gateway:
         body = {"model_name": model, "input": value}
         if version is not None:
             body["version"] = version
-        return self._ask("POST", "/predict", json=body)
+        return self._ask("POST", "/predict", "prediction", json=body)
 
     def push(
         self, file: Path, name: str, version: str | None, progress: Callable[[int], None]
@@ -69,11 +68,15 @@ class Gateway:
             "content-type": "application/octet-stream",
             "content-length": str(file.stat().st_size),
         }
-        return self._ask("POST", "/models", params=query, content=chunks(), headers=headers)
+        return self._ask("POST", "/models", "uri", params=query, content=chunks(), headers=headers)
 
-    def _ask(self, method: str, path: str, **how: Any) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, holds: str, **how: Any) -> dict[str, Any]:
+        """Return the answer, a document that holds a member `holds`."""
         try:
-            answer = self._client.request(method, path, **how)
+            with httpx.Client(base_url=self._url, timeout=_TIMEOUT) as client:
+                answer = client.request(method, path, **how)
+        except httpx.InvalidURL as error:
+            raise InvalidRequest(f"--gateway {self._url}: {error}") from error
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"no gateway answers at {self._url}: {error}; start one with `moorage up`, or "
@@ -81,15 +84,14 @@ class Gateway:
             ) from error
         try:
             document = answer.json()
-        except ValueError as error:
-            raise MoorageError(
-                f"{self._url} is no Moorage gateway: HTTP {answer.status_code}"
-            ) from error
+        except ValueError:
+            document = None
+        expected = holds if answer.is_success else "error"
+        if not isinstance(document, dict) or expected not in document:
+            raise MoorageError(f"{self._url} is no Moorage gateway: HTTP {answer.status_code}")
         if answer.is_success:
-            found: dict[str, Any] = document
-            return found
-        words = document.get("error") if isinstance(document, dict) else None
+            return document
         kind = _ERRORS.get(
             answer.status_code, InvalidRequest if answer.is_client_error else MoorageError
         )
-        raise kind(words or f"HTTP {answer.status_code}")
+        raise kind(str(document["error"]))

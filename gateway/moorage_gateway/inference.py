@@ -33,7 +33,7 @@ _CLIENT_ID: Final = (b"x-request-id", seldon.PUID_HEADER)
 
 def new_id() -> bytes:
     """Return the 16 bytes of a fresh UUIDv7."""
-    return uuid7.build(time_ns() // 1_000_000, os.urandom(10))
+    return uuid7.build(time_ns(), os.urandom(8))
 
 
 def is_sampled(prediction_id: bytes, percent: int) -> bool:

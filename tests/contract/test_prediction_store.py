@@ -66,7 +66,7 @@ def identity(signature: Signature = IRIS, **parts: str) -> ModelIdentity:
 
 def make_id(milliseconds: int = 0, number: int = 0) -> bytes:
     """Return an id of a time after noon; of the same time, a higher number is newer."""
-    return uuid7.build(NOON_MS + milliseconds, number.to_bytes(10, "big"))
+    return uuid7.build((NOON_MS + milliseconds) * 1_000_000, number.to_bytes(8, "big"))
 
 
 def array_of(datatype: str, values: Any) -> np.ndarray[Any, Any]:

@@ -32,6 +32,7 @@ class StateFolder:
         self._path = path
         self._texts: dict[str, bytes] = {}
         self._cache: dict[str, tuple[tuple[int, int], list[ModelDeployment]]] = {}
+        self._order: dict[Qualified, int] = {}
         path.mkdir(parents=True, exist_ok=True)
 
     def replace_files(self, found: Mapping[Path, Sequence[ModelDeployment]]) -> None:
@@ -47,26 +48,17 @@ class StateFolder:
         for resource in wanted:
             self.put(resource)
 
-    def update_file(self, file: Path, resources: Sequence[ModelDeployment]) -> None:
-        """Hold what one file says now, and nothing that it said before."""
-        source = str(file.resolve())
-        keep = {resource.key for resource in resources}
-        for resource in self.list():
-            if (
-                resource.metadata.annotations.get(keys.ANNOTATION_SOURCE) == source
-                and resource.key not in keep
-            ):
-                self.remove(resource.key)
-        for resource in resources:
-            self.put(files.anchored(resource, file))
-
     def list(self) -> list[ModelDeployment]:
         """Return the resources, oldest first; a file that cannot be read is left out."""
-        found: list[tuple[int, ModelDeployment]] = []
+        found: dict[Qualified, tuple[int, ModelDeployment]] = {}
         with os.scandir(self._path) as entries:
             names = [entry for entry in entries if entry.name.endswith(folder.YAML_SUFFIXES)]
             for entry in names:
-                stat = entry.stat()
+                try:
+                    stat = entry.stat()
+                except OSError:
+                    # The gateway has just removed it.
+                    continue
                 stamp = (stat.st_mtime_ns, stat.st_size)
                 cached = self._cache.get(entry.name)
                 if cached is None or cached[0] != stamp:
@@ -77,9 +69,14 @@ class StateFolder:
                         # The gateway tells of it; here the last good content holds.
                         cached = (stamp, cached[1] if cached else [])
                     self._cache[entry.name] = cached
-                found += [(stat.st_ctime_ns, resource) for resource in cached[1]]
+                for resource in cached[1]:
+                    # A rewritten file keeps its place, and thereby its endpoint.
+                    age = self._order.get(resource.key, stat.st_ctime_ns)
+                    found[resource.key] = (age, resource)
+        self._order = {key: age for key, (age, _) in found.items()}
         return [
-            resource for _, resource in sorted(found, key=lambda pair: (pair[0], pair[1].key.name))
+            resource
+            for _, resource in sorted(found.values(), key=lambda pair: (pair[0], str(pair[1].key)))
         ]
 
     def put(self, resource: ModelDeployment) -> None:

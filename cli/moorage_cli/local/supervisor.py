@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +23,8 @@ from moorage_operator.core.local import Process, Start
 
 #: How often the folder and starting runtimes are looked at, in seconds.
 POLL_S: Final = 0.1
+#: Runtimes answer this machine only: what they are asked directly is not remembered.
+_HOST: Final = "127.0.0.1"
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Supervisor:
     logs
         Folder for the logs of the processes.
     told
-        Is called with each deployment's key and what is newly said of it.
+        Is called after every look with what is said of all deployments.
     """
 
     def __init__(
@@ -56,17 +58,19 @@ class Supervisor:
         state: StateFolder,
         gateway_url: str,
         logs: Path,
-        told: Callable[[Qualified, Observed], None],
+        told: Callable[[Mapping[Qualified, Observed]], None],
     ) -> None:
         self._state = state
         self._gateway_url = gateway_url
         self._logs = logs
         self._told = told
         self._processes: dict[int, _Running] = {}
-        self._observed: dict[Qualified, Observed] = {}
+        self._observed: Mapping[Qualified, Observed] = {}
         self._next_id = 0
         self._news = asyncio.Event()
-        self._client = httpx.AsyncClient(timeout=5)
+        self._closing = False
+        # The runtimes are on this machine: no proxy lies on the way.
+        self._client = httpx.AsyncClient(timeout=5, trust_env=False)
 
     async def run(self) -> None:
         """Look, decide and act until cancelled."""
@@ -79,6 +83,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """End every process, and wait until they have ended."""
+        self._closing = True
         for running in self._processes.values():
             if running.child is not None:
                 running.child.stop()
@@ -93,12 +98,11 @@ class Supervisor:
         plan = local.plan(asked, seen, self._observed, now, gateway_url=self._gateway_url)
         for key, observed in plan.observed.items():
             self._state.tell(key, observed)
-            if self._observed.get(key) != observed:
-                self._observed[key] = observed
-                self._told(key, observed)
-        for key in [key for key in self._observed if key not in plan.observed]:
-            del self._observed[key]
-            self._state.forget(key)
+        for key in self._observed:
+            if key not in plan.observed:
+                self._state.forget(key)
+        self._observed = plan.observed
+        self._told(plan.observed)
         for number in plan.retire:
             self._learn(number, retired_at=now)
         for number in plan.stop:
@@ -134,7 +138,8 @@ class Supervisor:
         try:
             running.child = await process.start(
                 "moorage_runtime",
-                [*start.flags, "--http-port", "0", "--log-format", "text"],
+                # What the environment says of the gateway's address is not meant for them.
+                [*start.flags, "--host", _HOST, "--http-port", "0", "--log-format", "text"],
                 log,
                 {keys.ENV_REGISTRY: self._gateway_url},
             )
@@ -143,6 +148,8 @@ class Supervisor:
                 number, state="ended", ended_at=_now(), exit_status=1, last_words=str(error)
             )
             return
+        if self._closing:
+            running.child.stop()
         watch: list[asyncio.Task[None]] = []
 
         def heard(word: str, what: str) -> None:

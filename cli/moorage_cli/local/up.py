@@ -4,28 +4,33 @@ import asyncio
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
-from moorage_api.errors import InvalidResource, MoorageError
+import httpx
+
+from moorage_api.errors import MoorageError
 from moorage_api.folder import Observed
 from moorage_api.names import Qualified
 from moorage_api.reasons import Condition, Phase
-from moorage_api.v1alpha1 import ModelDeployment
-from moorage_cli import files
 from moorage_cli.local import process
 from moorage_cli.local.process import Child
 from moorage_cli.local.state_folder import StateFolder
 from moorage_cli.local.supervisor import Supervisor
+from moorage_cli.local.watch import Watch
 
 #: How often the user's files are looked at, in seconds.
 WATCH_S: Final = 0.5
 #: How long the gateway may take to listen.
 _GATEWAY_START_S: Final = 60.0
 _GATEWAY_RESTART_S: Final = 1.0
+#: How often it is seen whether all is ready.
+_ANNOUNCE_S: Final = 0.05
+#: Phases in which a deployment does what it should.
+_GOOD: Final = (Phase.READY, Phase.STOPPED)
 
 
 class GatewayFailed(MoorageError):
@@ -85,10 +90,10 @@ async def run(options: Options, reporter: Reporter) -> None:
     GatewayFailed
         When the gateway cannot start, e.g. because its port is taken.
     MoorageError
-        When another `moorage up` has the data folder.
+        When another `moorage up` has the data folder, or it cannot be written.
     """
-    found = files.read_all(files.expand(options.paths))
-    options.data.mkdir(parents=True, exist_ok=True)
+    watch = Watch(options.paths)
+    found = watch.begin()
     with _lock(options.data):
         state = StateFolder(options.data / "deployments")
         state.forget_all()
@@ -99,21 +104,20 @@ async def run(options: Options, reporter: Reporter) -> None:
             loop.add_signal_handler(name, stop.set)
         gateway = _Gateway(options, reporter)
         url = await gateway.start()
-        told = _Told(state, reporter, url)
+        told = Told(reporter)
         supervisor = Supervisor(state, url, options.data / "logs", told.hear)
         tasks = [
             asyncio.create_task(gateway.keep()),
             asyncio.create_task(supervisor.run()),
-            asyncio.create_task(_watch(options.paths, found, state, reporter)),
+            asyncio.create_task(_keep_up(watch, state, reporter)),
         ]
-        if not state.list():
-            reporter.ready(url)
+        announcing = asyncio.create_task(announce(told, url, reporter))
         stopping = asyncio.create_task(stop.wait())
         try:
             # A task of ours that ends has failed: its error is raised below.
             await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*tasks, stopping):
+            for task in (*tasks, announcing, stopping):
                 task.cancel()
             # First no more requests, then no more models.
             await gateway.stop()
@@ -121,35 +125,54 @@ async def run(options: Options, reporter: Reporter) -> None:
             state.forget_all()
         for task in tasks:
             if task.done() and not task.cancelled() and (error := task.exception()):
+                if isinstance(error, OSError):
+                    raise MoorageError(f"--data {options.data}: {error}") from error
                 raise error
 
 
-class _Told:
-    """Passes on what is news to a person, and says once that all is ready."""
+class Told:
+    """Passes on what is news to a person."""
 
-    def __init__(self, state: StateFolder, reporter: Reporter, url: str) -> None:
-        self._state = state
+    def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._url = url
-        self._last: dict[Qualified, tuple[str, str, str]] = {}
-        self._phases: dict[Qualified, str] = {}
-        self._is_ready = False
+        self._last: dict[Qualified, tuple[str, str, str]] | None = None
 
-    def hear(self, key: Qualified, observed: Observed) -> None:
-        """Take what is newly seen of a deployment."""
-        status = observed.status
-        ready = status.condition(Condition.READY)
-        news = (status.phase, ready.reason if ready else "", ready.message if ready else "")
-        if self._last.get(key) != news:
-            self._last[key] = news
-            self._reporter.changed(key, observed)
-        self._phases[key] = status.phase
-        if not self._is_ready and all(
-            self._phases.get(resource.key) in (Phase.READY, Phase.STOPPED)
-            for resource in self._state.list()
-        ):
-            self._is_ready = True
-            self._reporter.ready(self._url)
+    @property
+    def phases(self) -> dict[Qualified, str] | None:
+        """Of all deployments; None before the first look."""
+        if self._last is None:
+            return None
+        return {key: phase for key, (phase, _, _) in self._last.items()}
+
+    def hear(self, seen: Mapping[Qualified, Observed]) -> None:
+        """Take what is seen of all deployments."""
+        before, self._last = self._last or {}, {key: _words(seen[key]) for key in seen}
+        for key, words in self._last.items():
+            if before.get(key) != words:
+                self._reporter.changed(key, seen[key])
+
+
+async def announce(told: Told, url: str, reporter: Reporter) -> None:
+    """Say once that all is ready, as soon as the gateway has seen it too."""
+    async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        while True:
+            phases = told.phases
+            if phases is not None and all(phase in _GOOD for phase in phases.values()):
+                with suppress(httpx.HTTPError, ValueError, KeyError):
+                    answer = (await client.get(f"{url}/deployments")).json()
+                    if phases == {
+                        Qualified(item["namespace"], item["name"]): item["status"]
+                        for item in answer["deployments"]
+                    }:
+                        reporter.ready(url)
+                        return
+            await asyncio.sleep(_ANNOUNCE_S)
+
+
+def _words(observed: Observed) -> tuple[str, str, str]:
+    ready = observed.status.condition(Condition.READY)
+    said = (ready.reason, ready.message) if ready else ("", "")
+    return (observed.status.phase, *said)
 
 
 class _Gateway:
@@ -167,6 +190,7 @@ class _Gateway:
         """Start it; return its URL once it listens."""
         options = self._options
         arguments = ["--host", options.host, "--port", str(self._port), "--data", str(options.data)]
+        arguments += ["--routes", str(options.data / "deployments")]
         if options.database:
             arguments += ["--database", options.database]
         address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -192,7 +216,9 @@ class _Gateway:
     async def keep(self) -> None:
         """Start it again whenever it dies."""
         while self._ended is not None:
-            status = await self._ended
+            # To await the task itself would pass a cancellation on to it.
+            await asyncio.wait([self._ended])
+            status = self._ended.result()
             if self._stopping:
                 return
             words = self._child.last_words() if self._child else ""
@@ -209,63 +235,42 @@ class _Gateway:
             await asyncio.wait([self._ended])
 
 
-async def _watch(
-    paths: Sequence[Path],
-    found: Mapping[Path, Sequence[ModelDeployment]],
-    state: StateFolder,
-    reporter: Reporter,
-) -> None:
+async def _keep_up(watch: Watch, state: StateFolder, reporter: Reporter) -> None:
     """Pick up changes of the user's files."""
-    known: dict[Path, list[ModelDeployment]] = {file: list(group) for file, group in found.items()}
-    stamps = {file: _stamp(file) for file in known}
     while True:
         await asyncio.sleep(WATCH_S)
-        try:
-            now = {file: _stamp(file) for file in files.expand(paths)}
-        except InvalidResource:
-            # Gone for a moment, as when an editor saves; or for good: then what was said holds.
-            continue
-        for file in [file for file in known if file not in now]:
-            state.update_file(file, [])
-            del known[file], stamps[file]
-        for file, stamp in now.items():
-            if stamps.get(file) == stamp:
-                continue
-            stamps[file] = stamp
-            try:
-                group = files.read(file)
-                problems = files.clashes({**known, file: group})
-                if problems:
-                    raise InvalidResource(problems)
-            except InvalidResource as error:
-                reporter.warned(f"{error}; what the file said before holds")
-                continue
-            known[file] = group
-            state.update_file(file, group)
+        # Beside the loop: large models are hashed.
+        seen = await asyncio.to_thread(watch.look)
+        for words in seen.warnings:
+            reporter.warned(words)
+        if seen.said is not None:
+            state.replace_files(seen.said)
 
 
-def _stamp(file: Path) -> tuple[int, int] | None:
+@contextmanager
+def _lock(data: Path) -> Iterator[None]:
+    """Have the data folder for this process.
+
+    Raises
+    ------
+    MoorageError
+        When another one has it, or it cannot be written.
+    """
     try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
-
-
-def _lock(data: Path) -> IO[str]:
-    """Take the data folder for this process, until the file is closed."""
-    stream = (data / "lock").open("a+")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        data.mkdir(parents=True, exist_ok=True)
+        stream = (data / "lock").open("a+")
     except OSError as error:
-        stream.seek(0)
-        holder = stream.read().strip()
-        stream.close()
-        raise MoorageError(
-            f"another `moorage up` (process {holder or 'unknown'}) uses {data}; "
-            "choose another folder by --data"
-        ) from error
-    stream.truncate(0)
-    stream.write(str(os.getpid()))
-    stream.flush()
-    return stream
+        raise MoorageError(f"--data {data}: {error.strerror}") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            raise MoorageError(
+                f"another `moorage up` (process {stream.read().strip() or 'unknown'}) uses {data}; "
+                "choose another folder by --data"
+            ) from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield

@@ -216,15 +216,18 @@ class _Deployment:
         return [process for process in self._current() if process.state == "ready"]
 
     def _previous(self) -> list[Process]:
-        """Return the ready processes of a generation before, while they are still needed."""
+        """Return the ready processes that are not wanted, while they are still needed."""
         if not self._replicas or self._ready():
             return []
-        flags = self._flags
-        return [
+        # Also a replica too many of this generation, while those that are to stay do not serve.
+        ready = [
             process
             for process in self.processes
-            if process.state == "ready" and process.flags != flags and not process.retired_at
+            if process.state == "ready" and not process.retired_at
         ]
+        newest = max(ready, key=lambda process: process.id, default=None)
+        # Of several generations before, all overtaken while they came up, the newest answers.
+        return [process for process in ready if newest and process.flags == newest.flags]
 
     def starts(self, now: datetime, wake: list[datetime]) -> Iterable[Start]:
         """Yield the processes to start; add to `wake` when another is due."""
@@ -250,11 +253,13 @@ class _Deployment:
 
     def forgets(self) -> Iterable[int]:
         """Yield the ended processes that neither explain a status nor delay a start."""
-        telling: dict[int, int] = {}
-        for process in self._current():
-            telling[process.replica] = max(process.id, telling.get(process.replica, -1))
+        telling: dict[int, Process] = {}
+        for process in sorted(self._current(), key=lambda process: process.id):
+            # While a process is being started again, the end of the one before remains the news.
+            if process.state != "starting":
+                telling[process.replica] = process
         for process in self.processes:
-            if process.state == "ended" and process.id not in telling.values():
+            if process.state == "ended" and process not in telling.values():
                 yield process.id
 
     def observed(self, now: datetime) -> Observed:

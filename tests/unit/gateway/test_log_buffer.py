@@ -29,7 +29,7 @@ def record_of(number: int, *, kib: int = 0) -> Record:
     x = np.full((1, 2), number, np.float32)
     y = np.zeros((max(1, kib * 256), 1), np.float32)
     return Record(
-        uuid7.build(1_780_000_000_000 + number, bytes(10)),
+        uuid7.build((1_780_000_000_000 + number) * 1_000_000, bytes(8)),
         IDENTITY,
         "v2",
         200,
