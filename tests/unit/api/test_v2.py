@@ -253,6 +253,12 @@ def test_a_length_of_the_json_beyond_the_body_is_refused(length: int) -> None:
         v2.parse_request(b"{}", length)
 
 
+@pytest.mark.parametrize("header", [b"", b"-1", b"1.5", b"x", b"9" * 20, b"9" * 5000])
+def test_a_length_of_the_json_that_is_no_number_is_refused(header: bytes) -> None:
+    with pytest.raises(InvalidBody, match="expected a number"):
+        v2.read_request(b"{}", header, Signature((), ()))
+
+
 def test_a_length_that_cuts_the_json_is_refused() -> None:
     with pytest.raises(InvalidBody, match="the body is not JSON"):
         v2.parse_request(orjson.dumps({"inputs": []}), 5)

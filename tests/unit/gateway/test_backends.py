@@ -9,6 +9,7 @@ import pytest
 
 from moorage_api import v2
 from moorage_api.errors import (
+    BodyTooLarge,
     InvalidRequest,
     MoorageError,
     NotReady,
@@ -413,6 +414,17 @@ async def test_an_answer_that_does_not_come_is_given_up(
     gate.open()
     # Its connection is not used again.
     await eventually(lambda: runtime.open == 0)
+    backends.close()
+
+
+async def test_a_request_beyond_what_runtimes_take_is_not_sent(
+    start_runtime: Any, wire: Any, x: Tensor
+) -> None:
+    runtime = await start_runtime(wire.computing(double))
+    backends = HttpBackends(body_limit=100)
+    with pytest.raises(BodyTooLarge, match="as binary tensors, is larger than the limit of 100"):
+        await backends.infer([runtime.address], "m", [x], None)
+    assert runtime.open == 0
     backends.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from moorage_api.errors import MoorageError
 from moorage_serving import answers, bodies, server
-from moorage_serving.http_protocol import OneWriteProtocol, _OneWriteTransport
+from moorage_serving.http_protocol import HEAD_LIMIT, OneWriteProtocol, _OneWriteTransport
 
 TIMEOUT_S = 20
 LARGE = 300_000
@@ -344,3 +344,36 @@ def test_an_interim_answer_leaves_at_once() -> None:
 
 def test_the_server_uses_it() -> None:
     assert server.build(echo).config.http is OneWriteProtocol
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([b"x: " + b"a" * HEAD_LIMIT, b"a" * HEAD_LIMIT], id="one long header"),
+        pytest.param([b"x: y\r\n" * 8000] * 4, id="many short ones"),
+    ],
+)
+def test_a_head_that_does_not_end_is_turned_away(exchange: Exchange, parts: list[bytes]) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n")
+        await writer.drain()
+        for part in parts:
+            # Each is read by itself, as the peer reads what there is.
+            await asyncio.sleep(0)
+            writer.write(part)
+        status, headers, body = await answer(reader)
+        assert status == 431
+        assert headers[b"connection"] == b"close"
+        assert b"larger than 65536 bytes" in body
+
+    exchange(talk)
+
+
+def test_a_large_body_is_no_large_head(exchange: Exchange) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = b"x" * (4 * HEAD_LIMIT)
+        for _ in range(2):
+            writer.write(post("/echo", body))
+            assert (await answer(reader))[2] == body
+
+    exchange(talk)

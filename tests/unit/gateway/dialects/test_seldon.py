@@ -221,6 +221,14 @@ class TestThePuid:
         assert self.header_of(answer) == "from-header"
         assert "puid" not in meta
 
+    def test_tags_that_cannot_be_given_back_are_refused_before_the_model_runs(
+        self, parsed: Callable[..., Call], signatures: Any
+    ) -> None:
+        tags = '{"a":' * 400 + "1" + "}" * 400
+        body = '{"data":{"ndarray":[[1,2,3]]},"meta":{"tags":' + tags + "}}"
+        with pytest.raises(InvalidBody, match=r"meta\.tags"):
+            parsed(TARGET, body.encode(), signatures["row"])
+
     @pytest.mark.parametrize(
         "puid",
         [

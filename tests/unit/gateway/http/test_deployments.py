@@ -97,6 +97,13 @@ async def test_the_endpoint_is_named_after_model_and_version_by_default(supervis
     assert answer.json()["url"] == "/predict/iris-1"
 
 
+async def test_json_is_read_when_curl_calls_it_a_form(supervised: Any) -> None:
+    body = b'{"model_name": "iris", "version": "1"}'
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = await supervised.client.post("/deployments/deploy", content=body, headers=form)
+    assert answer.status_code == 201
+
+
 async def test_a_model_that_fails_is_422_with_the_reason(supervised: Any) -> None:
     supervised.verdicts["models:/iris/2"] = Reason.BAD_MODEL
     body = {"model_name": "iris", "version": "2"}

@@ -63,6 +63,11 @@ async def test_a_stopped_deployment_is_not_waited_for(gateway: Any, making: Any)
     assert (await get(gateway, "/v2/health/ready"))[0] == 200
 
 
+async def test_a_deployment_of_no_replicas_is_not_waited_for(gateway: Any, making: Any) -> None:
+    await gateway.resources.put(making.resource("m", replicas=0))
+    assert (await get(gateway, "/v2/health/ready"))[0] == 200
+
+
 async def test_metadata_tells_signature_and_versions(served: Any) -> None:
     status, answer = await get(served, "/v2/models/iris")
     assert status == 200
