@@ -6,7 +6,7 @@
     ├── migration      makes and changes the tables (migrations/)
     ├── paging         the statement for a page, and its cursor
     ├── versions       which model a row is of, and how its columns are laid out
-    ├── binary_copy    rows on their way into PostgreSQL
+    ├── binary_copy    rows on their way into PostgreSQL; text_insert: into SQLite
     ├── engines        connections that behave, failures what their errors mean
     ├── schema         the tables; column_types what is in them
     └── rows           records to rows and back; features which columns a model has

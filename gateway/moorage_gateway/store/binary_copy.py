@@ -17,24 +17,9 @@ import orjson
 from moorage_api.tensors import Array
 from moorage_gateway.prediction_log import Record
 from moorage_gateway.store.features import SLOTS, clean
-from moorage_gateway.store.rows import Block, latency_us, timestamp_ms
+from moorage_gateway.store.rows import COLUMNS, Block, latency_us, timestamp_ms
 
 _SLOTS: Final = tuple(chain.from_iterable(SLOTS.values()))
-#: What every line holds, in its order.
-COLUMNS: Final = (
-    "ts",
-    "request_id",
-    "row",
-    "model_version_id",
-    "latency_us",
-    "weight",
-    "status",
-    "protocol",
-    "client_id",
-    *_SLOTS,
-    "blob",
-    "meta",
-)
 _QUOTED: Final = ", ".join(f'"{column}"' for column in COLUMNS)
 STATEMENT: Final = f"COPY prediction ({_QUOTED}) FROM STDIN (FORMAT BINARY)"
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)

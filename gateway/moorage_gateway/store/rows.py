@@ -37,6 +37,22 @@ from moorage_gateway.store.features import SLOTS, Io, Layout, TensorSlot, clean
 Meta: TypeAlias = dict[str, Any]
 Values: TypeAlias = dict[str, Any]
 
+#: What every stored row holds.
+COLUMNS: Final = (
+    "ts",
+    "request_id",
+    "row",
+    "model_version_id",
+    "latency_us",
+    "weight",
+    "status",
+    "protocol",
+    "client_id",
+    *SLOTS["input"],
+    *SLOTS["output"],
+    "blob",
+    "meta",
+)
 #: A larger tensor of a row is not kept, only its hash and a summary.
 MAX_TENSOR_BYTES: Final = 64 * 1024
 #: Integers up to here fit a float8 exactly.
@@ -85,10 +101,11 @@ def encode(records: Sequence[Record], layout: Layout) -> Block:
     arrays = {slot: _empty(slot, total, width) for slot, width in layout.widths.items() if width}
     stored: dict[Io, NDArray[np.bool_]] = {io: np.ones(total, np.bool_) for io in SLOTS}
     block = Block(records, counts, arrays, stored, [], [])
-    start = 0
-    for record, count in zip(records, counts, strict=True):
-        _encode_record(block, layout, record, start, count)
-        start += count
+    if not _encode_regular(block, layout):
+        start = 0
+        for record, count in zip(records, counts, strict=True):
+            _encode_record(block, layout, record, start, count)
+            start += count
     _keep_exact(block, layout)
     return block
 
@@ -165,6 +182,40 @@ def _empty(slot: str, rows: int, width: int) -> Array:
     return np.full((rows, width), np.nan, np.float64 if slot.endswith("d") else np.float32)
 
 
+def _encode_regular(block: Block, layout: Layout) -> bool:
+    """Fill all rows at once, or none, when a record is not exactly what the signature says.
+
+    Nearly all batches are, and numpy then takes a fifth of the time that records one by one take.
+    """
+    slots = layout.tensors
+    if any(slot.is_blob or slot.dtype == "BF16" for slot in slots):
+        return False
+    columns: list[list[Array]] = [[] for _ in slots]
+    for record, count in zip(block.records, block.counts, strict=True):
+        tensors = (*record.inputs, *record.outputs)
+        if record.error or len(tensors) != len(slots) or not record.inputs or not record.outputs:
+            return False
+        for tensor, slot, column in zip(tensors, slots, columns, strict=True):
+            if tensor.name != slot.tensor or not _fits(tensor, slot, count):
+                return False
+            column.append(tensor.array.reshape(count, slot.width))
+    for slot, column in zip(slots, columns, strict=True):
+        where = slice(slot.start, slot.start + slot.width)
+        block.arrays[slot.slot][:, where] = np.concatenate(column)
+    for record, count in zip(block.records, block.counts, strict=True):
+        block.metas.extend([{"timing_us": _timing(record)}] * count)
+    block.blobs.extend([None] * len(block.metas))
+    return True
+
+
+def _timing(record: Record) -> dict[str, int]:
+    return {
+        "validate": record.validate_us,
+        "queue": record.queue_us,
+        "runtime": record.runtime_us,
+    }
+
+
 def _encode_record(block: Block, layout: Layout, record: Record, start: int, count: int) -> None:
     """Fill the rows `start … start + count - 1`, and append their blobs and metas."""
     given: dict[Io, dict[str, Tensor]] = {
@@ -197,13 +248,7 @@ def _encode_record(block: Block, layout: Layout, record: Record, start: int, cou
     for io, tensors in given.items():
         whole.extend((io, name, tensor) for name, tensor in tensors.items())
 
-    meta: Meta = {
-        "timing_us": {
-            "validate": record.validate_us,
-            "queue": record.queue_us,
-            "runtime": record.runtime_us,
-        }
-    }
+    meta: Meta = {"timing_us": _timing(record)}
     if record.error:
         meta["error"] = clean(record.error)
     if absent:

@@ -8,14 +8,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 import psycopg
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from moorage_api import uuid7
 from moorage_gateway.prediction_log import Batch, Page, Query, Record, StoredRow
-from moorage_gateway.store import binary_copy, engines, migration, paging, rows, versions
+from moorage_gateway.store import (
+    binary_copy,
+    engines,
+    migration,
+    paging,
+    rows,
+    text_insert,
+    versions,
+)
 from moorage_gateway.store.failures import translated
-from moorage_gateway.store.features import SLOTS, clean
+from moorage_gateway.store.features import SLOTS
 from moorage_gateway.store.schema import ingest_batch, prediction
 from moorage_gateway.store.versions import Key, StoredVersion, Versions
 
@@ -142,7 +150,8 @@ def _enter(connection: Connection, batch: Batch, count: int) -> bool:
 
 def _insert(connection: Connection, model_version_id: int, block: rows.Block) -> None:
     if connection.dialect.name == "sqlite":
-        connection.execute(insert(prediction), list(_parameters(model_version_id, block)))
+        values = list(text_insert.parameters(block, model_version_id))
+        connection.exec_driver_sql(text_insert.STATEMENT, values)
         return
     driver = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection)
     with driver.cursor() as cursor, cursor.copy(binary_copy.STATEMENT) as copy:
@@ -153,33 +162,6 @@ def _insert(connection: Connection, model_version_id: int, block: rows.Block) ->
                 copy.write(bytes(chunk))
                 chunk.clear()
         copy.write(bytes(chunk) + binary_copy.TRAILER)
-
-
-def _parameters(model_version_id: int, block: rows.Block) -> Iterator[dict[str, Any]]:
-    index = 0
-    for record, count in zip(block.records, block.counts, strict=True):
-        for row in range(count):
-            yield {
-                "ts": _datetime(rows.timestamp_ms(record.id)),
-                "request_id": record.id,
-                "row": row,
-                "model_version_id": model_version_id,
-                "latency_us": rows.latency_us(record),
-                "weight": record.weight,
-                "status": record.status,
-                "protocol": record.protocol,
-                "client_id": clean(record.client_id) or None,
-                **{
-                    slot: block.arrays[slot][index]
-                    if slot in block.arrays and block.stored[io][index]
-                    else None
-                    for io, slots in SLOTS.items()
-                    for slot in slots
-                },
-                "blob": block.blobs[index],
-                "meta": block.metas[index],
-            }
-            index += 1
 
 
 def _stored_row(row: Row[Any], version: StoredVersion) -> StoredRow:
