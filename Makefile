@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The environment variable binds what builds the package too.
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What serving needs, and what developing needs beside it.
 LOCAL := $(VENV)/.local
 DEV := $(VENV)/.dev
@@ -40,6 +41,7 @@ check: $(DEV) ## Lint, format check, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests examples benchmarks
 	$(BIN)/lint-imports
 
 generate: $(LOCAL) ## Write what is made from the types: crds/

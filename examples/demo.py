@@ -416,7 +416,7 @@ def _stored(client: httpx.Client, deployment: str, count: int) -> list[dict[str,
 def _pages(client: httpx.Client, deployment: str) -> Iterator[dict[str, Any]]:
     cursor = ""
     while True:
-        asked = {"deployment": deployment, "limit": 1000, "after": cursor}
+        asked: dict[str, str | int] = {"deployment": deployment, "limit": 1000, "after": cursor}
         answer = client.get("/predictions", params=asked)
         _require_ok("/predictions", answer)
         page = answer.json()

@@ -26,7 +26,7 @@ from typing import Any
 
 from moorage_api import tensors as codec
 from moorage_api.datatypes import DATATYPES
-from moorage_api.errors import InvalidTensor
+from moorage_api.errors import InvalidBody, InvalidTensor
 from moorage_api.signature import Signature, TensorSpec
 from moorage_api.tensors import Tensor
 
@@ -80,10 +80,10 @@ def parse(value: Any, signature: Signature, *, literals: bool = True) -> Parsed:
         return Parsed([tensor], many)
     if signature.is_batched and all(is_single(spec) for spec in inputs):
         return _from_positions(value, signature, literals)
+    if not inputs:
+        raise InvalidBody(f"the model has no inputs: expected {{}}, got {_glimpse(value)}")
     names = ", ".join(repr(spec.name) for spec in inputs)
-    raise InvalidTensor(
-        inputs[0].name if inputs else "", f"an object with the inputs {names}", _glimpse(value)
-    )
+    raise InvalidTensor(inputs[0].name, f"an object with the inputs {names}", _glimpse(value))
 
 
 def render(tensors: Sequence[Tensor], signature: Signature, given: Parsed) -> Any:
@@ -260,5 +260,5 @@ def _glimpse(value: Any) -> str:
     return (
         f"an object with the keys {sorted(value)[:20]}"
         if isinstance(value, dict)
-        else repr(value)[:60]
+        else codec.kind_of(value)
     )

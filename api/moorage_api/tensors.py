@@ -88,7 +88,7 @@ def from_json(
     count = element_count(shape)
     if type(data) is not list:
         if isinstance(data, list | dict) or count != 1:
-            raise InvalidTensor(name, f"data of {count} elements in a list", _kind(data))
+            raise InvalidTensor(name, f"data of {count} elements in a list", kind_of(data))
         data = [data]
     if data and type(data[0]) is list:
         data = _flatten(name, data, shape)
@@ -135,14 +135,14 @@ def elements(name: str, datatype: Datatype, data: list[Any], *, literals: bool =
     if datatype.name == "BYTES":
         for item in data:
             if type(item) is not str:
-                raise InvalidTensor(name, "strings for datatype BYTES", _kind(item))
+                raise InvalidTensor(name, "strings for datatype BYTES", kind_of(item))
         array = np.empty(len(data), object)
         array[:] = data
         return array
     if datatype.name == "BOOL":
         for item in data:
             if type(item) is not bool:
-                raise InvalidTensor(name, "true or false for datatype BOOL", _kind(item))
+                raise InvalidTensor(name, "true or false for datatype BOOL", kind_of(item))
         return np.array(data, datatype.numpy)
     return _to_bf16(name, elements(name, _WIDE_BF16, data, literals=literals))
 
@@ -253,7 +253,7 @@ def _number(name: str, datatype: Datatype, item: Any) -> float | int:
         if item is None:
             return math.nan
         if kind is not float and kind is not int:
-            raise InvalidTensor(name, f"numbers for datatype {datatype.name}", _kind(item))
+            raise InvalidTensor(name, f"numbers for datatype {datatype.name}", kind_of(item))
         value: float | int = item
     else:
         if kind is float and item.is_integer() and abs(item) <= _MAX_EXACT_FLOAT:
@@ -264,7 +264,7 @@ def _number(name: str, datatype: Datatype, item: Any) -> float | int:
         elif kind is int:
             value = item
         else:
-            raise InvalidTensor(name, f"whole numbers for datatype {datatype.name}", _kind(item))
+            raise InvalidTensor(name, f"whole numbers for datatype {datatype.name}", kind_of(item))
     try:
         struct.pack(f"<{datatype.pack}", value)
     except (struct.error, OverflowError):
@@ -275,11 +275,11 @@ def _number(name: str, datatype: Datatype, item: Any) -> float | int:
 def _flatten(name: str, data: list[Any], shape: Sequence[int]) -> list[Any]:
     """Flatten lists nested exactly as `shape` says."""
     if len(shape) < 2 or len(data) != shape[0]:
-        raise InvalidTensor(name, f"data flat or nested as {list(shape)}", _kind(data))
+        raise InvalidTensor(name, f"data flat or nested as {list(shape)}", kind_of(data))
     for level, inner in enumerate(shape[1:], start=1):
         for item in data:
             if type(item) is not list or len(item) != inner:
-                got = f"{len(item)} items" if type(item) is list else _kind(item)
+                got = f"{len(item)} items" if type(item) is list else kind_of(item)
                 raise InvalidTensor(
                     name,
                     f"data nested as {list(shape)}, lists of {inner} at level {level}",
@@ -318,8 +318,8 @@ def _split_bytes(name: str, count: int, raw: memoryview) -> Array:
     return array
 
 
-def _kind(item: Any) -> str:
-    """Name what a JSON value is, with a glimpse of it, for messages."""
+def kind_of(item: Any) -> str:
+    """Say what a parsed JSON value is, with a glimpse of it, in JSON's words."""
     if item is None:
         return "null"
     if isinstance(item, bool):
@@ -327,7 +327,7 @@ def _kind(item: Any) -> str:
     if isinstance(item, list):
         return f"a list of {len(item)}"
     if isinstance(item, dict):
-        return f"an object with {len(item)} keys"
+        return f"an object of {len(item)} keys"
     text = repr(item)
     if len(text) > 40:
         text = text[:37] + "…"

@@ -370,7 +370,7 @@ def _flag(parameters: dict[str, Any], key: str, *, where: str, default: bool = F
 def _id(value: Any) -> str | None:
     if value is None or type(value) is str:
         return value
-    raise InvalidBody(f"'id': expected a string, got {type(value).__name__}")
+    raise InvalidBody(f"'id': expected a string, got {codec.kind_of(value)}")
 
 
 def _utf8(name: str, raw: bytes) -> str:

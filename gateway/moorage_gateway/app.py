@@ -1,17 +1,18 @@
 """The gateway's ASGI application: predictions by the request path, all else by FastAPI."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any, Final
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from moorage_api import __version__, uuid7
@@ -26,7 +27,8 @@ from moorage_serving.bodies import Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
 
-_FORM: Final = (b"content-type", b"application/x-www-form-urlencoded")
+_TYPE: Final = b"content-type"
+_FORM: Final = (_TYPE, b"application/x-www-form-urlencoded")
 _DESCRIPTION: Final = """One address for every deployed model. `POST /predict/{endpoint}` is typed
 for each model below; the same models answer the Open Inference Protocol v2, KServe v1 and
 Seldon v1. Every prediction is stored and found again under `/predictions`."""
@@ -69,10 +71,11 @@ class GatewayApp:
         """Answer by FastAPI, with the headers that every answer has."""
         started = perf_counter()
         request_id = uuid7.text(new_id())
-        if _FORM in scope["headers"]:
-            # What `curl -d` says of JSON. No path reads such forms.
+        if _FORM in scope["headers"] or not any(key == _TYPE for key, _ in scope["headers"]):
+            # What `curl -d` says of JSON, and what other clients do not say. No path reads forms
+            # of this type.
             scope["headers"] = [header for header in scope["headers"] if header != _FORM]
-            scope["headers"].append((b"content-type", b"application/json"))
+            scope["headers"].append((_TYPE, b"application/json"))
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_headers(message: Any) -> None:
@@ -148,6 +151,7 @@ def build(
     api.add_exception_handler(MoorageError, _answer_error)
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(HTTPException, _answer_http)
+    api.add_exception_handler(ClientDisconnect, _answer_nobody)
     api.add_exception_handler(Exception, _answer_unexpected)
     _describe_endpoints(api)
     return GatewayApp(inference, api)
@@ -187,12 +191,19 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = "; ".join(
-        f"'{'.'.join(str(part) for part in item['loc'][1:]) or 'body'}': {item['msg']}"
-        for item in error.errors()
-    )
-    invalid = InvalidBody(problems)
+    invalid = InvalidBody("; ".join(map(_problem, error.errors())))
     return JSONResponse({"error": str(invalid)}, answers.status_of(invalid))
+
+
+def _problem(item: Mapping[str, Any]) -> str:
+    """Put one of pydantic's findings into words."""
+    if item["type"] == "json_invalid":
+        return f"the body is not JSON: {item['ctx']['error']}"
+    where = ".".join(str(part) for part in item["loc"][1:])
+    if item["loc"] == ("body",) and item["type"] in ("model_attributes_type", "dict_type"):
+        return "the body is not a JSON object sent as Content-Type application/json"
+    words = item["msg"].removeprefix("Value error, ")
+    return f"'{where}': {words}" if where else words
 
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:
@@ -215,6 +226,11 @@ def _methods(request: Request) -> list[str]:
             if match is not Match.NONE:
                 found |= getattr(route, "methods", None) or set()
     return sorted(found - {"HEAD"})
+
+
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    """Answer a client that went away in the middle of its request."""
+    return Response(status_code=400)
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -229,7 +229,9 @@ class _Runtime:
                 b"content-type: application/octet-stream\r\n"
                 b"inference-header-content-length: %%d\r\ncontent-length: %%d\r\n\r\n"
             ) % (model.encode(), self._netloc)
-        return head % (body.json_length, body.content_length)
+        # All of it is JSON where there is no tensor: a model may have no inputs.
+        size = body.content_length
+        return head % (size if body.json_length is None else body.json_length, size)
 
     async def acquire(self) -> "_Connection":
         """Return a connection that nobody else uses, opened where needed."""

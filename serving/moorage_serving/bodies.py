@@ -1,12 +1,12 @@
 """Reads request bodies: bounded before, during and after decompression."""
 
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from moorage_api.errors import BodyTooLarge, InvalidBody, UnsupportedContent
 
-Scope: TypeAlias = "dict[str, Any]"
+Scope: TypeAlias = "MutableMapping[str, Any]"
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
 

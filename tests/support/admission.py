@@ -45,7 +45,7 @@ def quantity(text: str) -> _Quantity:
     """`resource.ParseQuantity`: rounded up to nano, and capped at 2^63 - 1."""
     found = re.fullmatch(r"([0-9.]+)(?:([a-zA-Z]{0,2})|[eE]([+-]?[0-9]+))", str(text))
     if found is None:
-        raise celpy.CELEvalError(f"no quantity: {text!r}")
+        raise celpy.evaluation.CELEvalError(f"no quantity: {text!r}")
     factor = Decimal(f"1e{found[3]}") if found[3] else _POWERS[found[2]]
     exact = min(_EXACT.multiply(Decimal(found[1]), factor), _LARGEST)
     return _Quantity(exact.quantize(Decimal("1e-9"), ROUND_CEILING, _EXACT))
@@ -63,9 +63,9 @@ def holds(rule: str, value: Any) -> bool:
     """Evaluate one rule on `self`."""
     program = _PROGRAMS.get(rule)
     if program is None:
-        functions = {"quantity": quantity, "compareTo": _compare_to}
+        functions: dict[str, Any] = {"quantity": quantity, "compareTo": _compare_to}
         program = _PROGRAMS[rule] = _CEL.program(_CEL.compile(rule), functions=functions)
-    verdict = program.evaluate({"self": celpy.json_to_cel(value)})
+    verdict = program.evaluate({"self": celpy.adapter.json_to_cel(value)})
     assert isinstance(verdict, celtypes.BoolType | bool), f"{rule} gives {verdict!r}"
     return bool(verdict)
 
@@ -143,7 +143,7 @@ def _int_or_string(_: Any, on: bool, value: Any, __: Any) -> Iterator[jsonschema
         yield jsonschema.ValidationError(f"{value!r} is neither integer nor string")
 
 
-Validator = jsonschema.validators.extend(
+Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft4Validator,
     {"pattern": _pattern, "x-kubernetes-int-or-string": _int_or_string},
     # Draft 4 would not take 2.0 for an integer, which Kubernetes does.

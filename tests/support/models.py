@@ -137,14 +137,18 @@ def classifier(*, zipmap: bool, labels: Sequence[str] | Sequence[int] = ("no", "
             intercepts=[0.0] * count,
             multi_class=0,
             post_transform="SOFTMAX",
-            **{linear_key: list(labels)},
+            **{linear_key: list(labels)},  # type: ignore[arg-type] # onnx types only its own
         )
     ]
     label = value("label", "BYTES" if text else "INT64", ["n"])
     if zipmap:
         nodes.append(
             helper.make_node(
-                "ZipMap", ["scores"], ["by_class"], domain="ai.onnx.ml", **{key: list(labels)}
+                "ZipMap",
+                ["scores"],
+                ["by_class"],
+                domain="ai.onnx.ml",
+                **{key: list(labels)},  # type: ignore[arg-type] # as above
             )
         )
         kind = helper.make_map_type_proto(

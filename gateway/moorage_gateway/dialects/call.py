@@ -9,7 +9,7 @@ import orjson
 from moorage_api import uuid7, v2
 from moorage_api.errors import InvalidBody
 from moorage_api.signature import Signature
-from moorage_api.tensors import Tensor
+from moorage_api.tensors import Tensor, kind_of
 from moorage_gateway.routing import Route
 
 Protocol: TypeAlias = Literal["predict", "v2", "v1", "seldon"]
@@ -109,5 +109,5 @@ def load_object(body: bytes) -> dict[str, Any]:
     """
     document = v2.load_json(body)
     if type(document) is not dict:
-        raise InvalidBody(f"the body is not a JSON object, it is a {type(document).__name__}")
+        raise InvalidBody(f"the body is not a JSON object, it is {kind_of(document)}")
     return document

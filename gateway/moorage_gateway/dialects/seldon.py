@@ -11,6 +11,7 @@ with all of them by name.
 
 import re
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -42,7 +43,7 @@ def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) ->
     host = headers.get(b"host", b"").decode("latin-1")
     route = table.model(name) if name else table.only(host)
     signature = call.aim(route)
-    document = _upright(load_object(body))
+    document = _upright(load_object(_unwrapped(body)))
     meta = _object(document, "meta")
     _require_writable(meta.get("tags"))
     puid = _puid(meta) or headers.get(PUID_HEADER, b"").decode("latin-1")[:CLIENT_ID_MAX]
@@ -98,6 +99,13 @@ def _require_writable(tags: Any) -> None:
         orjson.dumps(tags)
     except orjson.JSONEncodeError as error:
         raise InvalidBody(f"'meta.tags' cannot be given back: {error}") from error
+
+
+def _unwrapped(body: bytes) -> bytes:
+    """Return the JSON of a body, which Seldon's clients may also send as the form field `json`."""
+    if not body.startswith(b"json="):
+        return body
+    return unquote_to_bytes(body[5:].split(b"&", 1)[0].replace(b"+", b" "))
 
 
 def _upright(document: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ KServe's "V1 protocol" page.
 from moorage_api import rows
 from moorage_api.errors import InvalidBody
 from moorage_api.signature import Signature
-from moorage_api.tensors import Tensor, may_hold_literals
+from moorage_api.tensors import Tensor, kind_of, may_hold_literals
 from moorage_gateway.dialects.call import Call, Rendered, load_object, render_json
 from moorage_gateway.routing import Table
 
@@ -30,7 +30,7 @@ def parse(call: Call, body: bytes, table: Table) -> None:
     key = "instances" if "instances" in document else "inputs"
     value = document[key]
     if key == "instances" and type(value) is not list:
-        raise InvalidBody(f"'instances': expected a list of rows, got {type(value).__name__}")
+        raise InvalidBody(f"'instances': expected a list of rows, got {kind_of(value)}")
     if key == "instances" and not value:
         raise InvalidBody("'instances': expected at least one row, got none")
     given = rows.parse(value, signature, literals=may_hold_literals(body))

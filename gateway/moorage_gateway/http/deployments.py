@@ -1,11 +1,13 @@
 """`/deployments`: what is served, deploying and undeploying at runtime."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from moorage_api.reasons import Phase, Reason
 from moorage_gateway.http.services import Parts, Services
 from moorage_gateway.usage import Tally
 
@@ -106,17 +108,21 @@ async def deploy(body: DeployRequest, parts: Parts, response: Response) -> Deplo
 
 @router.post("/undeploy", summary="Stop serving")
 async def undeploy(body: UndeployRequest, parts: Parts) -> Deployments:
-    """Take no new request, answer those under way, end the deployment; tells how it last was."""
-    tallies = await parts.deployer.undeploy(
+    """Take no new request, answer those under way, end the deployment; tells what it was asked."""
+    gone = await parts.deployer.undeploy(
         endpoint=body.endpoint_name or "",
         model=body.model_name or "",
         version="" if body.version is None else str(body.version),
     )
-    return Deployments(deployments=[_describe(tally, parts) for tally in tallies])
+    return Deployments(deployments=[_describe(tally, parts, is_gone=True) for tally in gone])
 
 
-def _describe(tally: Tally, parts: Services) -> Deployment:
+def _describe(tally: Tally, parts: Services, *, is_gone: bool = False) -> Deployment:
     route = tally.route
+    if is_gone:
+        route = replace(
+            route, phase=Phase.STOPPED, reason=Reason.STOPPED, message="undeployed", addresses=()
+        )
     average = tally.average_ms
     return Deployment(
         name=route.key.name,

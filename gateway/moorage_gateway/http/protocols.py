@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from moorage_api import __version__, v2
-from moorage_api.errors import UnknownPath, Unsupported, WrongMethod
+from moorage_api.errors import UnknownModel, UnknownPath, Unsupported, WrongMethod
 from moorage_api.names import version_key
 from moorage_gateway.dialects.call import load_object
 from moorage_gateway.http.services import Parts, Services
@@ -106,7 +106,12 @@ async def model_metadata(path: str, request: Request, parts: Parts) -> JSONRespo
         raise WrongMethod(request.method, ["POST"])
     if target.verb in ("config", "stats"):
         raise Unsupported(f"{request.url.path}: this extension is not supported")
-    route = parts.live.table.model(target.name, target.version)
+    try:
+        route = parts.live.table.model(target.name, target.version)
+    except UnknownModel:
+        if path == "stats":  # Of all models, unless one is called so.
+            raise Unsupported(f"{request.url.path}: this extension is not supported") from None
+        raise
     if target.verb == "ready":
         answer = {"name": target.name, "ready": route.is_ready}
         return JSONResponse(answer, 200 if route.is_ready else 503)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorage_api import rows
-from moorage_api.errors import InvalidTensor
+from moorage_api.errors import InvalidBody, InvalidTensor
 from moorage_api.rows import Parsed
 from moorage_api.signature import Signature, TensorSpec
 from moorage_api.tensors import Tensor
@@ -103,7 +103,11 @@ def _plain(tensor: Tensor) -> Any:
     [
         (ONE, [[[1]]], "input 'x': expected one FP32 value, or a list of them, got lists nested"),
         (ONE, "a", "input 'x': expected numbers for datatype FP32, got a string 'a'"),
-        (WIDE, 5, "input 'x': expected a row of 3 FP32 values, or a list of them, got 5"),
+        (
+            WIDE,
+            5,
+            "input 'x': expected a row of 3 FP32 values, or a list of them, got the number 5",
+        ),
         (WIDE, [[[1, 2, 3]]], "got lists nested as [1, 1, 3]"),
         (WIDE, [[1, 2, 3], [4, 5]], "input 'x': expected data nested as [2, 3]"),
         (WIDE, [1, [2], 3], "input 'x': expected numbers"),
@@ -140,14 +144,17 @@ def _plain(tensor: Tensor) -> Any:
             "expected objects with the keys ['amount'], got another in row 1",
         ),
         (MIXED, [{"amount": 1}, 5], "got another in row 1"),
-        (WIDE, [{"x": 5}], "input 'x': expected a row of 3 FP32 values in each row, got 5"),
+        (
+            WIDE,
+            [{"x": 5}],
+            "input 'x': expected a row of 3 FP32 values in each row, got the number 5",
+        ),
         (WIDE, [[{"x": 5}]], "input 'x'"),
         (
             Signature((spec("a", shape=(-1, 2)), spec("b", shape=(-1, 2))), (Y,)),
             [1, 2],
             "input 'a': expected an object with the inputs 'a', 'b', got lists nested as [2]",
         ),
-        (Signature((), (Y,)), 5, "an object with the inputs"),
     ],
     ids=lambda item: str(item)[:60] if not isinstance(item, Signature) else "",
 )
@@ -258,3 +265,10 @@ def test_outputs_mirror_how_the_input_was_given(
     tensors: list[Tensor], outputs: list[TensorSpec], many: bool | None, count: int, expected: Any
 ) -> None:
     assert render(tensors, outputs, many, count) == expected
+
+
+def test_a_model_without_inputs_takes_an_empty_object() -> None:
+    signature = Signature((), (Y,))
+    assert rows.parse({}, signature) == Parsed([], None)
+    with pytest.raises(InvalidBody, match=r"no inputs: expected \{\}, got the number 5"):
+        rows.parse(5, signature)

@@ -147,7 +147,7 @@ def test_what_outputs_are_asked_for_and_how(
         (b'{"inputs": [1]}', "'inputs[0]': expected an object"),
         (b'{"inputs": [{}]}', "'inputs[0].name': expected a string"),
         (b'{"inputs": [{"name": 1}]}', "'inputs[0].name': expected a string"),
-        (b'{"inputs": [], "id": 42}', "'id': expected a string, got int"),
+        (b'{"inputs": [], "id": 42}', "'id': expected a string, got the number 42"),
         (b'{"inputs": [], "outputs": {}}', "'outputs': expected a list of objects"),
         (b'{"inputs": [], "outputs": ["y"]}', "'outputs[0].name': expected a string"),
         (b'{"inputs": [], "outputs": [{"name": 1}]}', "'outputs[0].name': expected a string"),

@@ -437,7 +437,7 @@ async def opened_gateway(
     (api,) = _routes
     api.state.services = services
     application = app.GatewayApp(inference, api)
-    transport = httpx.ASGITransport(application, raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
             gateway = Gateway(

@@ -285,3 +285,25 @@ async def test_the_lifespan_runs_once_around_everything(gateway: Any) -> None:
 
     await application({"type": "lifespan", "asgi": {}, "state": {}}, receive, send)
     assert events == ["begin", "lifespan.startup.complete", "end", "lifespan.shutdown.complete"]
+
+
+async def test_a_client_that_goes_away_in_an_upload_leaves_no_trace(
+    open_gateway: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        pass
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/models",
+        "query_string": b"name=m",
+        "headers": [(b"content-type", b"application/octet-stream")],
+    }
+    async with open_gateway() as gateway:
+        await gateway.app(scope, receive, send)
+        assert (await gateway.client.get("/models")).json() == {"models": []}
+    assert "Traceback" not in caplog.text

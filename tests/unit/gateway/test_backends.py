@@ -79,6 +79,14 @@ async def test_tensors_travel_binary_and_come_back_with_the_time_it_took(
     assert call.headers["host"] == runtime.address.removeprefix("http://")
 
 
+async def test_a_model_without_inputs_is_asked_all_the_same(
+    backends: HttpBackends, start_runtime: Any, wire: Any, tensor: Any
+) -> None:
+    runtime = await start_runtime(compute=lambda _: [tensor("y", "FP32", [7])])
+    answer = await backends.infer([runtime.address], "m", [], None)
+    assert [item.array.tolist() for item in answer.tensors] == [[7.0]]
+
+
 async def test_only_the_outputs_that_are_wanted_are_asked_for(
     backends: HttpBackends, start_runtime: Any, x: Tensor
 ) -> None:

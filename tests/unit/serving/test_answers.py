@@ -95,7 +95,7 @@ def test_json_is_sent_with_its_length() -> None:
 
 
 def test_chunks_are_sent_one_by_one_and_the_last_is_last() -> None:
-    chunks = [b"ab", memoryview(b"cde"), b""]
+    chunks: list[bytes | memoryview] = [b"ab", memoryview(b"cde"), b""]
     start, *bodies = sent_by(lambda send: answers.send_chunks(send, 200, [], chunks))
     assert dict(start["headers"])[b"content-length"] == b"5"
     assert [bytes(item["body"]) for item in bodies] == [b"ab", b"cde", b""]

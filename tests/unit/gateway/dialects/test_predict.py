@@ -199,7 +199,7 @@ def test_the_universal_path_takes_the_latest_version_where_none_is_named(
             id="a model at an endpoint",
         ),
         pytest.param(
-            AT_ENDPOINT, {"input": None}, InvalidTensor, "input 'x'.*None", id="null for a row"
+            AT_ENDPOINT, {"input": None}, InvalidTensor, "input 'x'.*null", id="null for a row"
         ),
         pytest.param(AT_ENDPOINT, {"input": [1, 2]}, InvalidTensor, "shape", id="a short row"),
         pytest.param(AT_ENDPOINT, {"input": "1"}, InvalidTensor, "input 'x'", id="a text"),

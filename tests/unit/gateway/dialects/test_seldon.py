@@ -370,3 +370,9 @@ def test_an_error_is_told_as_seldons_clients_read_it(
         "error": "no",
         "status": {"status": 1, "info": "no", "code": -1, "reason": reason},
     }
+
+
+def test_a_message_in_a_form_is_the_same(parsed: Callable[..., Call], signatures: Any) -> None:
+    form = b"json=%7B%22data%22%3A+%7B%22ndarray%22%3A+%5B%5B1%2C+2%2C+3%5D%5D%7D%7D&other=1"
+    (tensor,) = parsed(TARGET, form, signatures["row"]).tensors
+    assert tensor.array.tolist() == [[1, 2, 3]]

@@ -96,9 +96,11 @@ def test_instances_become_predictions(
             id="both",
         ),
         pytest.param(TARGET, {"instances": [1, 2, 3]}, InvalidBody, "single row", id="one row"),
-        pytest.param(TARGET, {"instances": {"x": 1}}, InvalidBody, "got dict", id="an object"),
+        pytest.param(
+            TARGET, {"instances": {"x": 1}}, InvalidBody, "got an object of 1 keys", id="an object"
+        ),
         pytest.param(TARGET, {"instances": []}, InvalidBody, "at least one row", id="no rows"),
-        pytest.param(TARGET, {"instances": None}, InvalidBody, "got NoneType", id="null"),
+        pytest.param(TARGET, {"instances": None}, InvalidBody, "got null", id="null"),
         pytest.param(TARGET, {"instances": [[1, 2]]}, InvalidTensor, "shape", id="a short row"),
         pytest.param(
             TARGET,

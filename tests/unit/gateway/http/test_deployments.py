@@ -126,8 +126,8 @@ async def test_a_model_that_still_loads_is_202(open_gateway: Any, iris_onnx: byt
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        pytest.param(b"{", 400, "JSON", id="no JSON"),
-        pytest.param(b"[]", 400, "body", id="a list"),
+        pytest.param(b"{", 400, "the body is not JSON: ", id="no JSON"),
+        pytest.param(b"[]", 400, "the body is not a JSON object", id="a list"),
         pytest.param(b"{}", 400, "'model_name'", id="nothing"),
         pytest.param(b'{"model_name": "iris"}', 400, "'version'", id="no version"),
         pytest.param(
