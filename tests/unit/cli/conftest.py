@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def scripted() -> Iterator[Scripted]:
     """Serve on a free port of this machine until the test is over."""
-    handler = type("Handler", (_Handler,), {})
+    handler: type[_Handler] = type("Handler", (_Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         handler.script = Scripted(f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from moorage_api import __version__, crd
 from moorage_cli.__main__ import app

@@ -64,7 +64,8 @@ def test_every_datatype_goes_through_the_model_bit_by_bit(load: Any, datatype: s
     predictor = load(models.identity(datatype, ["n"]))
     assert predictor.signature.inputs == (TensorSpec("x", datatype, (-1,)),)
     assert predictor.signature.outputs == (TensorSpec("y", datatype, (-1,)),)
-    for values in (VALUES[datatype], VALUES[datatype][:1], []):
+    tries: list[Any] = [VALUES[datatype], VALUES[datatype][:1], []]
+    for values in tries:
         given_ = np.array(values, DATATYPES[datatype].numpy)
         (y,) = predictor.run({"x": given_}, None)
         assert (y.name, y.datatype) == ("y", datatype)
