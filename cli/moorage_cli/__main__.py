@@ -33,6 +33,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    # The first character keeps the lines from being filled into a paragraph.
+    epilog="\b\nExit status:\n"
+    + "\n".join(f"  {status}  {meaning}" for status, meaning in exits.MEANING.items()),
 )
 
 _Result = TypeVar("_Result")
@@ -76,13 +79,20 @@ def up(
         str,
         typer.Option(
             envvar="MOORAGE_DATABASE",
-            help="sqlite:///FILE or postgresql+psycopg://…; default: DATA/predictions.db.",
+            help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; default: "
+            "DATA/predictions.db. A command line is for everybody on this machine to read: give a "
+            "password by the variable.",
         ),
     ] = "",
 ) -> None:
     """Serve models on this machine, from the very YAML that kubectl takes, until Ctrl-C.
 
-    Changed files are picked up. Prints `ready URL` on standard output when every model serves.
+    Changed files are picked up. Prints `ready URL` on standard output when every model serves; a
+    model that fails keeps `ready` from being said, and `moorage status` tells why.
+
+    What /deployments/undeploy or /deployments/deploy changed stays so until the document in the
+    file changes; a restart restores what the files say, and keeps deployments that only the
+    gateway made.
     """
     console = Console(stderr=True, highlight=False)
     reporter = local_up.Reporter(
@@ -136,6 +146,10 @@ def render(
         for resource in group
         for manifest in desired.build(resource, defaults)
     ]
+    for file, group in found.items():
+        for resource in group:
+            if problem := files.beyond_pods(resource, registry):
+                typer.echo(f"warning: {file}: {resource.key}: {problem}", err=True)
     typer.echo("---\n".join(documents), nl=False)
 
 
@@ -152,11 +166,7 @@ def status(gateway: GatewayUrl = _LOCAL_GATEWAY, output: OutputAs = Output.TEXT)
     if output is Output.JSON:
         _print_json(deployments)
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            # One line each, for grep and awk.
-            console.width = _PIPE_WIDTH
-        console.print(_table(deployments))
+        _print_table(deployments)
     good = (Phase.READY, Phase.STOPPED)
     if any(deployment["status"] not in good for deployment in deployments):
         raise typer.Exit(exits.FAILED)
@@ -271,32 +281,50 @@ def _news(key: Qualified, observed: Observed) -> Text:
     ready = status.condition(Condition.READY)
     phase = Phase(status.phase)
     where = f"  {status.url}" if phase is Phase.READY else ""
-    words = f"{ready.reason}: {ready.message}" if ready else ""
+    words = ""
+    if ready:
+        words = ready.message if ready.reason == phase else f"{ready.reason}: {ready.message}"
     # As `Text`, because rich reads markup into foreign words otherwise.
     return Text.assemble((f"{phase:<9}", _COLOURS[phase]), f"  {key}  {words}{where}")
 
 
-def _table(deployments: list[dict[str, Any]]) -> Table:
+def _print_table(deployments: list[dict[str, Any]]) -> None:
+    """Print a line for each deployment, and why one does not serve."""
+    console = Console(highlight=False)
+    columns = ["NAME", "MODEL", "VERSION", "STATUS", "REPLICAS", "REQUESTS", "AVG MS", "PATH"]
+    if not console.is_terminal:
+        # One line each, for grep and awk.
+        console.width = _PIPE_WIDTH
+        columns.append("MESSAGE")
     table = Table(box=None, pad_edge=False)
-    for column in ("NAME", "MODEL", "VERSION", "STATUS", "REPLICAS", "REQUESTS", "AVG MS", "PATH"):
+    for column in columns:
         table.add_column(column, overflow="fold")
+    messages: list[Text] = []
     for item in deployments:
         phase = Phase(item["status"]) if item["status"] in set(Phase) else Phase.PENDING
+        name = f"{item['namespace']}/{item['name']}"
+        reason = f" {item['reason']}" if item["reason"] not in ("", phase) else ""
+        message = Text("" if phase is Phase.READY else item["message"])
+        if message:
+            messages.append(Text.assemble((name, _COLOURS[phase]), ": ", message))
         average = item["avg_latency_ms"]
-        table.add_row(
-            Text(f"{item['namespace']}/{item['name']}"),
+        cells: list[Text | str] = [
+            Text(name),
             Text(item["model_name"]),
             Text(item["version"]),
-            Text.assemble(
-                (phase, _COLOURS[phase]),
-                f" {item['reason']}" if phase is not Phase.READY else "",
-            ),
+            Text.assemble((phase, _COLOURS[phase]), "" if phase is Phase.READY else reason),
             f"{item['ready_replicas']}/{item['replicas']}",
             str(item["request_count"]),
             "-" if average is None else f"{average:.2f}",
-            Text(item["url"]),
-        )
-    return table
+            Text(item["url"] or "-"),
+            message,
+        ]
+        table.add_row(*cells[: len(columns)])
+    console.print(table)
+    if console.is_terminal:
+        # A column of sentences would squeeze the others.
+        for line in messages:
+            console.print(line, soft_wrap=True)
 
 
 if __name__ == "__main__":

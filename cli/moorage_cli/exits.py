@@ -8,6 +8,17 @@ OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 
+#: What each exit status of `moorage` says.
+MEANING: Final[dict[int, str]] = {
+    OK: "done",
+    FAILED: "failed; of `status`: something that should serve does not",
+    USAGE: "wrong use: a command, flag or value that does not exist",
+    3: "the model cannot be served as it is",
+    4: "a file or request is invalid, or contradicts what is there",
+    5: "not found",
+    6: "not available now: no gateway answers, or what it needs is away",
+}
+
 #: Exit status of each error; a subclass without an entry has its nearest ancestor's.
 STATUS: Final[dict[type[errors.MoorageError], int]] = {
     errors.MoorageError: FAILED,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from moorage_api import folder, keys, manifests
+from moorage_api import folder, keys, manifests, names
 from moorage_api.errors import InvalidResource, Problem
 from moorage_api.names import Qualified
 from moorage_api.v1alpha1 import ModelDeployment
@@ -76,20 +76,23 @@ def read_all(files: Sequence[Path]) -> dict[Path, list[ModelDeployment]]:
 def clashes(found: Mapping[Path, Sequence[ModelDeployment]]) -> list[Problem]:
     """Return what two resources cannot both have: a name, or an endpoint in a namespace."""
     problems: list[Problem] = []
-    names: dict[Qualified, Path] = {}
+    defined: dict[Qualified, Path] = {}
     endpoints: dict[tuple[str, str], tuple[Path, Qualified]] = {}
     for file, resources in found.items():
         for resource in resources:
-            if resource.key in names:
-                words = f"{file}: {resource.key} is also defined in {names[resource.key]}"
+            if resource.key in defined:
+                words = f"{file}: {resource.key} is also defined in {defined[resource.key]}"
                 problems.append(Problem("", words))
                 continue
-            names[resource.key] = file
+            defined[resource.key] = file
             place = endpoints.setdefault(
                 (resource.key.namespace, resource.endpoint), (file, resource.key)
             )
             if place[1] != resource.key:
-                words = f"{file}: endpoint {resource.endpoint!r} is also claimed by {place[0]}"
+                words = (
+                    f"{file}: {resource.key}: endpoint {resource.endpoint!r} is also claimed by "
+                    f"{place[1]} in {place[0]}"
+                )
                 problems.append(Problem("", words))
     return problems
 
@@ -100,6 +103,26 @@ def model_file(resource: ModelDeployment, file: Path) -> Path | None:
     if split.scheme != "file" or split.netloc not in ("", "localhost"):
         return None
     return (file.parent / unquote(split.path)).resolve()
+
+
+def beyond_pods(resource: ModelDeployment, registry: str) -> str:
+    """Say why no pod can fetch the model of a resource; empty when nothing speaks against it.
+
+    Parameters
+    ----------
+    registry
+        URL of the gateway that pods ask for `models:/NAME/VERSION`; empty where there is none.
+    """
+    uri = resource.spec.model.uri
+    if not registry and names.registry_reference(uri) is not None:
+        return f"spec.model.uri {uri} needs a registry; give its gateway's URL by --registry"
+    split = urlsplit(uri)
+    if split.scheme == "file" and not split.path.startswith("/"):
+        return (
+            f"spec.model.uri {uri} is relative to this file, which no pod has; set an address that "
+            "pods reach, such as https:, s3: or models:/NAME/VERSION"
+        )
+    return ""
 
 
 def anchored(resource: ModelDeployment, file: Path) -> ModelDeployment:

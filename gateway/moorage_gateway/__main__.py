@@ -51,7 +51,15 @@ async def _serve(settings: Settings, predictions: PredictionStore, listener: soc
     usage = Usage()
     live = LiveTable(resources, backends, usage)
     registry = Registry(settings.data / "models", max_bytes=settings.max_model_bytes)
-    log = BufferedLog(predictions)
+    loop = asyncio.get_running_loop()
+
+    def tell(trouble: str) -> None:
+        # In the loop, so that no announcement comes into the middle of another; the log's thread
+        # may outlive it.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_announce, "log", trouble or "ok")
+
+    log = BufferedLog(predictions, on_trouble=tell)
     deployer = Deployer(resources, registry, live, wait_s=settings.deploy_timeout_s)
     inference = Inference(
         lambda: live.table, backends, log, usage, body_limit=settings.max_body_bytes
@@ -75,11 +83,19 @@ async def _serve(settings: Settings, predictions: PredictionStore, listener: soc
         with suppress(asyncio.CancelledError):
             await watch
         backends.close()
-        await asyncio.to_thread(log.close, FLUSH_S)
+        lost = await asyncio.to_thread(log.close, FLUSH_S)
+        if lost:
+            _announce("lost", str(lost))
         predictions.close()
 
     http = server.build(app.build(inference, services, lifespan), grace_s=settings.grace_s)
     await http.serve(sockets=[listener])
+
+
+def _announce(word: str, what: str) -> None:
+    # Whoever started us may have ended before us.
+    with suppress(BrokenPipeError):
+        command.announce(word, what)
 
 
 if __name__ == "__main__":

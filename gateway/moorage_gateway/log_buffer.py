@@ -40,10 +40,19 @@ class BufferedLog:
         Where records go.
     max_bytes
         Memory that waiting records may hold.
+    on_trouble
+        Is called whenever `trouble` changes, with what it is now, in the thread that writes.
     """
 
-    def __init__(self, store: PredictionStore, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        store: PredictionStore,
+        *,
+        max_bytes: int = MAX_BYTES,
+        on_trouble: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._store = store
+        self._on_trouble = on_trouble
         self._max_bytes = max_bytes
         self._waiting: deque[tuple[Record, int]] = deque()
         # Each is written by one thread alone; their difference is what is held.
@@ -77,8 +86,13 @@ class BufferedLog:
         if not self._something.is_set():
             self._something.set()
 
-    def close(self, timeout_s: float) -> None:
-        """Write what waits and stop; what is not written in time is counted and told."""
+    def close(self, timeout_s: float) -> int:
+        """Write what waits and stop; what is not written in time is counted and told.
+
+        Returns
+        -------
+        how many records were dropped since the start, for whatever reason
+        """
         self._closing.set()
         self._something.set()
         self._thread.join(timeout_s)
@@ -86,6 +100,7 @@ class BufferedLog:
         if lost:
             self._dropped.add(lost, "shutdown")
             _log.error("predictions were not stored before the end", extra={"lost": lost})
+        return sum(map(self.dropped, ("buffer_full", "refused", "shutdown")))
 
     @property
     def pending(self) -> int:
@@ -184,14 +199,18 @@ class BufferedLog:
             except (StoreUnavailable, Conflict) as error:
                 # A schema newer than this program (Conflict) may be rolled back.
                 if str(error) != self.trouble:
-                    self.trouble = str(error)
+                    self._tell(str(error))
                     _log.warning("predictions cannot be stored; trying again: %s", error)
             else:
                 if self.trouble:
-                    self.trouble = ""
+                    self._tell("")
                     _log.warning("predictions are stored again")
                 return True
             if last:
                 return False
             self._closing.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
             delay = min(delay * 2, longest)
+
+    def _tell(self, trouble: str) -> None:
+        self.trouble = trouble
+        self._on_trouble(trouble)

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     data: Path = Field(default=Path(".moorage"), description="folder for models and the record")
     database: str = Field(
         default="",
-        description="sqlite:///FILE or postgresql+psycopg://…; default: DATA/predictions.db",
+        description="sqlite:///FILE or postgresql://…; default: DATA/predictions.db",
     )
     routes: Path | None = Field(
         default=None, description="folder with ModelDeployments; default: DATA/deployments"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -61,10 +62,11 @@ def address(listener: socket.socket) -> str:
 class Server(uvicorn.Server):
     """uvicorn's server, which ends with status 0 after a signal asked it to end."""
 
-    def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
-        """Begin the graceful end; a second signal ends at once."""
-        # uvicorn raises the signal again when it is done; a clean end should look like one.
-        if self.should_exit:
+    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
+        """Begin the graceful end; a second Ctrl-C ends at once."""
+        # uvicorn raises the signal again when it is done; a clean end should look like one. SIGTERM
+        # may come several times: the kernel sends one for each thread of a parent that dies.
+        if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,9 @@ STOP_S: Final = 40.0
 #: A log that has grown beyond this is put aside, over the one put aside before.
 LOG_BYTES: Final = 8 * 1024 * 1024
 #: How much of the end of a log is searched for the last words of a process.
-_TAIL_BYTES: Final = 8192
+_TAIL_BYTES: Final = 65536
+#: Environment variable with the address of the gateway's database, which may hold a password.
+ENV_DATABASE: Final = "MOORAGE_DATABASE"
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -61,13 +64,25 @@ class Child:
                 self._process.terminate()
             self._killer = asyncio.get_running_loop().call_later(STOP_S, self._kill)
 
+    def complaint(self, status: int) -> str:
+        """Say how it ended, and why, as far as it said so.
+
+        Parameters
+        ----------
+        status
+            As from `listen`.
+        """
+        # What it wrote before a signal, or before an end in order, is not about its end.
+        words = self.last_words() if status > 0 else ""
+        return f"{ending(status)}: {words}" if words else ending(status)
+
     def last_words(self) -> str:
-        """Return the last line that it wrote to standard error."""
+        """Return the last line that it wrote to standard error; of a JSON log its message."""
         with suppress(OSError), self._log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, size - _TAIL_BYTES))
             lines = log.read().decode("utf-8", "replace").strip().splitlines()
-            return lines[-1].strip()[:1000] if lines else ""
+            return _message(lines[-1].strip())[:1000] if lines else ""
         return ""
 
     def _kill(self) -> None:
@@ -75,14 +90,41 @@ class Child:
             self._process.kill()
 
 
+def ending(status: int) -> str:
+    """Name an exit status, negative for a signal: `status 1`, `signal 9 (SIGKILL)`."""
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return f"signal {-status} ({signal.Signals(-status).name})"
+    except ValueError:
+        return f"signal {-status}"
+
+
+def _message(line: str) -> str:
+    try:
+        return " ".join(str(json.loads(line)["message"]).split())
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return line
+
+
 async def start(
-    module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]
+    module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str | None]
 ) -> Child:
     """Start `python -m MODULE ARGUMENTS` in a session of its own.
 
     Ctrl-C in a terminal therefore reaches `moorage up` alone, which ends its children in order;
     should it die without a word, the kernel ends them.
+
+    Parameters
+    ----------
+    module, arguments
+        What to run. Everybody on this machine can read it: no password belongs there.
+    log
+        Where its standard error goes.
+    environment
+        What its environment has otherwise than ours; None for a variable that it does not get.
     """
+    variables = {**os.environ, **environment}
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.is_file() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".1.log"))
@@ -95,7 +137,7 @@ async def start(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=stream,
-            env={**os.environ, **environment},
+            env={name: value for name, value in variables.items() if value is not None},
             start_new_session=True,
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )

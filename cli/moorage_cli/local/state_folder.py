@@ -33,20 +33,32 @@ class StateFolder:
         self._texts: dict[str, bytes] = {}
         self._cache: dict[str, tuple[tuple[int, int], list[ModelDeployment]]] = {}
         self._order: dict[Qualified, int] = {}
+        #: What the user's files said when they were last taken; None before the first time.
+        self._said: Mapping[Qualified, ModelDeployment] | None = None
         path.mkdir(parents=True, exist_ok=True)
 
     def replace_files(self, found: Mapping[Path, Sequence[ModelDeployment]]) -> None:
-        """Hold exactly the resources of these files, beside those that the gateway made."""
-        wanted = [
-            files.anchored(resource, file) for file, group in found.items() for resource in group
-        ]
-        keep = {resource.key for resource in wanted}
+        """Take what the user's files say.
+
+        The first time all of it holds, beside what the gateway made. From then on only what the
+        files say otherwise than the time before is done: what was undeployed or moved to another
+        version meanwhile stays so until its own document changes.
+        """
+        before = self._said
+        wanted = {
+            resource.key: files.anchored(resource, file)
+            for file, group in found.items()
+            for resource in group
+        }
+        self._said = {key: _unsourced(resource) for key, resource in wanted.items()}
         for resource in self.list():
-            source = resource.metadata.annotations.get(keys.ANNOTATION_SOURCE)
-            if resource.key not in keep and source != BY_API:
-                self.remove(resource.key)
-        for resource in wanted:
-            self.put(resource)
+            key = resource.key
+            is_ours = resource.metadata.annotations.get(keys.ANNOTATION_SOURCE) != BY_API
+            if is_ours and key not in wanted and (before is None or key in before):
+                self.remove(key)
+        for key, resource in wanted.items():
+            if before is None or before.get(key) != self._said[key]:
+                self.put(resource)
 
     def list(self) -> list[ModelDeployment]:
         """Return the resources, oldest first; a file that cannot be read is left out."""
@@ -117,6 +129,17 @@ class StateFolder:
             return folder.parse_status((self._path / folder.status_name(key)).read_bytes())
         except (OSError, InvalidBody):
             return None
+
+
+def _unsourced(resource: ModelDeployment) -> ModelDeployment:
+    """Return what a document says, wherever it stands: a file may be renamed."""
+    annotations = {
+        name: value
+        for name, value in resource.metadata.annotations.items()
+        if name != keys.ANNOTATION_SOURCE
+    }
+    metadata = resource.metadata.model_copy(update={"annotations": annotations})
+    return resource.model_copy(update={"metadata": metadata})
 
 
 def _write(target: Path, text: bytes) -> None:

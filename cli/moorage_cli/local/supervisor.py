@@ -141,7 +141,8 @@ class Supervisor:
                 # What the environment says of the gateway's address is not meant for them.
                 [*start.flags, "--host", _HOST, "--http-port", "0", "--log-format", "text"],
                 log,
-                {keys.ENV_REGISTRY: self._gateway_url},
+                # Nor the password of the gateway's database.
+                {keys.ENV_REGISTRY: self._gateway_url, process.ENV_DATABASE: None},
             )
         except OSError as error:
             self._learn(

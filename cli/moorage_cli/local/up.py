@@ -153,20 +153,37 @@ class Told:
 
 
 async def announce(told: Told, url: str, reporter: Reporter) -> None:
-    """Say once that all is ready, as soon as the gateway has seen it too."""
+    """Say once that all is ready, as soon as the gateway has seen it too.
+
+    When nothing but failures is in the way, say of which deployments; again when they are others.
+    """
+    blamed: list[Qualified] = []
     async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
         while True:
-            phases = told.phases
-            if phases is not None and all(phase in _GOOD for phase in phases.values()):
+            phases = told.phases or {}
+            failed = [key for key, phase in phases.items() if phase == Phase.FAILED]
+            settled = all(phase in (*_GOOD, Phase.FAILED) for phase in phases.values())
+            if told.phases is not None and settled and (not failed or failed != blamed):
                 with suppress(httpx.HTTPError, ValueError, KeyError):
                     answer = (await client.get(f"{url}/deployments")).json()
                     if phases == {
                         Qualified(item["namespace"], item["name"]): item["status"]
                         for item in answer["deployments"]
                     }:
-                        reporter.ready(url)
-                        return
+                        if not failed:
+                            reporter.ready(url)
+                            return
+                        reporter.warned(_waits(failed, len(phases), url))
+                        blamed = failed
             await asyncio.sleep(_ANNOUNCE_S)
+
+
+def _waits(failed: Sequence[Qualified], count: int, url: str) -> str:
+    serves = f"; everything else serves at {url}" if len(failed) < count else ""
+    return (
+        f"not ready: {', '.join(map(str, failed))} failed{serves}; "
+        f"`moorage status --gateway {url}` tells why"
+    )
 
 
 def _words(observed: Observed) -> tuple[str, str, str]:
@@ -191,16 +208,22 @@ class _Gateway:
         options = self._options
         arguments = ["--host", options.host, "--port", str(self._port), "--data", str(options.data)]
         arguments += ["--routes", str(options.data / "deployments")]
-        if options.database:
-            arguments += ["--database", options.database]
         address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def heard(word: str, what: str) -> None:
             if word == "listening" and not address.done():
                 address.set_result(what)
+            elif word == "log":
+                told = "are stored again" if what == "ok" else f"cannot be stored: {what}"
+                self._reporter.warned(f"predictions {told}")
+            elif word == "lost":
+                self._reporter.warned(f"{what} predictions were not stored")
 
         log = options.data / "logs" / "gateway.log"
-        self._child = await process.start("moorage_gateway", arguments, log, {})
+        # By the environment, which is its own affair: a command line is everybody's to read, and
+        # the address may hold a password.
+        environment = {process.ENV_DATABASE: options.database}
+        self._child = await process.start("moorage_gateway", arguments, log, environment)
         self._ended = asyncio.create_task(self._child.listen(heard))
         first: list[asyncio.Future[Any]] = [self._ended, address]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED, timeout=_GATEWAY_START_S)
@@ -221,8 +244,8 @@ class _Gateway:
             status = self._ended.result()
             if self._stopping:
                 return
-            words = self._child.last_words() if self._child else ""
-            self._reporter.warned(f"the gateway ended with status {status}: {words}; starting it")
+            how = self._child.complaint(status) if self._child else process.ending(status)
+            self._reporter.warned(f"the gateway ended with {how}; starting it again")
             await asyncio.sleep(_GATEWAY_RESTART_S)
             with suppress(GatewayFailed):
                 await self.start()

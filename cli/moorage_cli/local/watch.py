@@ -4,14 +4,17 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final, TypeAlias
 
-from moorage_api.errors import InvalidResource
+from moorage_api import model_layout
+from moorage_api.errors import BadModel, InvalidResource
 from moorage_api.v1alpha1 import ModelDeployment
 from moorage_cli import files
 
-#: What tells that a file has changed: modification time and size; None where there is none.
-_Stamp: TypeAlias = tuple[int, int] | None
+#: What tells that a file has changed: modification time and size; None where there is none. Of a
+#: folder the names in it, because two changes in a row may leave it the same time.
+_Stamp: TypeAlias = tuple[int, int] | frozenset[str] | None
 
 #: How often in a row a file of a folder has to be missing until it counts as removed. Editors and
 #: version control take a file away for a moment and put another in its place.
@@ -43,7 +46,8 @@ class _File:
     said
         What holds of it; empty while it has never been good.
     stamps
-        Of the file itself and of the model files that it named.
+        Of the file itself, of the model files that it named, and of the folders where they were
+        found.
     missing
         In how many looks it has been missing.
     refused
@@ -149,12 +153,9 @@ class Watch:
         stamps = {file: stamp}
         pinned: list[ModelDeployment] = []
         for resource in said:
-            model = files.model_file(resource, file)
-            if model is None:
-                pinned.append(resource)
-            else:
-                stamps[model] = _stamp(model)
-                pinned.append(self._pinned(resource, model, stamps[model]))
+            path = files.model_file(resource, file)
+            model = path and _find(path, resource.model_version, stamps)
+            pinned.append(self._pinned(resource, model, stamps[model]) if model else resource)
         self._files[file] = _File(pinned, stamps)
         keys = {resource.key for resource in pinned}
         for name, other in self._files.items():
@@ -194,9 +195,49 @@ class Watch:
         return {f: known.said for f, known in self._files.items() if not self._is_leaving(f)}
 
 
+def _find(path: Path, version: str, stamps: dict[Path, _Stamp]) -> Path | None:
+    """Return the model file that a runtime will find at a path; None while it will find none.
+
+    Parameters
+    ----------
+    path
+        A file or a folder.
+    version
+        Of the model.
+    stamps
+        Is given those of the file and of all folders that were looked into.
+    """
+
+    def names_in(inside: str) -> Iterable[str]:
+        stamp = stamps[path / inside] = _stamp(path / inside)
+        # One that cannot be listed holds no model now, and may later.
+        return stamp if isinstance(stamp, frozenset) else ()
+
+    model = path
+    if path.is_dir():
+        try:
+            model = path / model_layout.choose(names_in, version)
+        except BadModel:
+            # The runtime says what is wrong with it.
+            return None
+    stamps.setdefault(model, _stamp(model))
+    return model
+
+
 def _stamp(path: Path) -> _Stamp:
     try:
         stat = path.stat()
+        if S_ISDIR(stat.st_mode):
+            return _names(path)
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """Return the names in a folder, those of folders with "/" at the end."""
+    return frozenset(
+        f"{item.name}/" if item.is_dir() else item.name
+        for item in folder.iterdir()
+        if item.is_dir() or item.is_file()
+    )

@@ -51,19 +51,30 @@ def test_a_changed_version_is_picked_up_while_it_serves(shared: Any) -> None:
     assert len(shared.runtimes("changed")) == 1
 
 
-def test_a_changed_model_file_is_picked_up_under_the_same_yaml(shared: Any, until: Until) -> None:
-    shared.copy_model("retrained.onnx")
-    shared.write("retrained", model={"uri": "file:iris/retrained.onnx"})
-    shared.becomes("retrained", status="Ready")
-    before = shared.observed("retrained").status.model.sha256
-    answer = shared.predict("retrained").json()["prediction"]
-    shared.copy_model("retrained.onnx", "model-2.onnx")
+@pytest.mark.parametrize(
+    ("name", "uri", "file"),
+    [
+        ("retrained", "file:iris/retrained.onnx", "retrained.onnx"),
+        ("retrained-folder", "file:iris/folder", "folder/1/model.onnx"),
+    ],
+    ids=["file", "folder"],
+)
+def test_a_changed_model_file_is_picked_up_under_the_same_yaml(
+    shared: Any, until: Until, name: str, uri: str, file: str
+) -> None:
+    (shared.files / "iris" / file).parent.mkdir(parents=True, exist_ok=True)
+    shared.copy_model(file)
+    shared.write(name, model={"uri": uri})
+    shared.becomes(name, status="Ready")
+    before = shared.observed(name).status.model.sha256
+    answer = shared.predict(name).json()["prediction"]
+    shared.copy_model(file, "model-2.onnx")
     until(
-        lambda: shared.observed("retrained").status.model.sha256 != before,
+        lambda: shared.observed(name).status.model.sha256 != before,
         "the other file is served",
     )
-    shared.becomes("retrained", status="Ready")
-    assert shared.predict("retrained").json()["prediction"] != answer
+    shared.becomes(name, status="Ready")
+    assert shared.predict(name).json()["prediction"] != answer
 
 
 def test_a_bad_edit_leaves_what_was_there_and_says_so(shared: Any) -> None:
@@ -98,6 +109,7 @@ def test_a_stopped_deployment_frees_its_process_and_comes_back(shared: Any) -> N
     running = shared.runtimes("resting")
     shared.write("resting", stopped=True)
     shared.becomes("resting", status="Stopped")
+    shared.told("Stopped", "default/resting  set spec.stopped to false")
     shared.wait_for_end_of(running)
     assert shared.predict("resting").status_code == 503
     shared.write("resting")
@@ -193,7 +205,7 @@ class TestCrashes:
         (pid,) = shared.children("moorage_gateway")
         runtimes = shared.children("moorage_runtime")
         os.kill(pid, signal.SIGKILL)
-        shared.told("warning", "the gateway ended with status -9")
+        shared.told("warning", "the gateway ended with signal 9 (SIGKILL); starting it again")
         until(lambda: shared.deployments(), "it answers again")
         shared.becomes("iris", status="Ready")
         assert shared.predict("iris").status_code == 200
@@ -292,6 +304,23 @@ class TestRegistry:
         until(lambda: "lilies" not in shared.deployments(), "it is gone")
         shared.wait_for_end_of(running)
 
+    def test_what_was_undeployed_stays_so_until_its_own_document_changes(
+        self, shared: Any, until: Until
+    ) -> None:
+        shared.write("withdrawn")
+        shared.becomes("withdrawn", status="Ready")
+        body = {"endpoint_name": "withdrawn"}
+        answer = shared.client.post(f"{shared.url}/deployments/undeploy", json=body, timeout=120)
+        assert answer.status_code == 200, answer.text
+        until(lambda: "withdrawn" not in shared.deployments(), "it is gone")
+        shared.write("another")
+        shared.becomes("another", status="Ready")
+        assert "withdrawn" not in shared.deployments()
+        assert shared.predict("withdrawn").status_code == 404
+        shared.write("withdrawn", model={"version": "2"})
+        shared.becomes("withdrawn", status="Ready", version="2")
+        assert shared.predict("withdrawn").status_code == 200
+
     def test_a_version_never_changes(self, shared: Any) -> None:
         iris = shared.files / "iris"
         shared.copy_model("second.onnx", "model-2.onnx")
@@ -348,7 +377,53 @@ def test_ready_is_said_once_what_was_in_the_way_is_gone(
     up = start()
     up.told("Failed", "default/bad", "BadModel")
     up.told("Ready", "default/iris")
+    up.told("warning", f"not ready: default/bad failed; everything else serves at {up.url}; ")
     assert up.stdout == ""
     (files / "bad.yaml").unlink()
     up.ready()
     assert httpx.get(f"{up.url}/health/ready", trust_env=False).status_code == 200
+
+
+class TestDatabase:
+    """Models serve whatever the database does, and whoever started `moorage up` hears of it."""
+
+    def test_one_that_cannot_be_reached_is_told_and_so_is_what_was_lost(
+        self, start: Callable[..., Any], files: Path
+    ) -> None:
+        database = "postgresql://someone:secret@127.0.0.1:1/x"
+        up = start(str(files), "--database", database).ready()
+        up.told("warning", "predictions cannot be stored: ", "127.0.0.1:1")
+        for _ in range(3):
+            assert up.predict("iris").status_code == 200
+        assert up.end() == 0
+        up.told("warning", "3 predictions were not stored")
+        assert "secret" not in up.stderr
+        assert "secret" not in (up.data / "logs" / "gateway.log").read_text()
+
+    def test_one_that_comes_back_is_told(
+        self, start: Callable[..., Any], files: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "folder"
+        folder.touch()
+        up = start(str(files), "--database", f"sqlite:///{folder}/predictions.db").ready()
+        up.told("warning", "predictions cannot be stored: ", str(folder))
+        assert up.predict("iris").status_code == 200
+        folder.unlink()
+        up.told("warning", "predictions are stored again")
+        assert up.end() == 0
+        assert "were not stored" not in up.stderr
+
+    @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+    def test_its_password_is_on_no_command_line_and_no_runtime_has_it(
+        self, start: Callable[..., Any], files: Path
+    ) -> None:
+        database = "postgresql://someone:secret@127.0.0.1:1/x"
+        up = start(environment={"MOORAGE_DATABASE": database}).ready()
+        children = up.children()
+        assert len(children) == 2
+        for pid in children:
+            assert b"secret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        (gateway,) = up.children("moorage_gateway")
+        (runtime,) = up.runtimes("iris")
+        assert b"secret" in Path(f"/proc/{gateway}/environ").read_bytes()
+        assert b"secret" not in Path(f"/proc/{runtime}/environ").read_bytes()

@@ -1,6 +1,8 @@
 """Exit statuses: every error has one, and scripts rely on them."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,19 @@ def test_every_branch_of_the_tree_is_judged() -> None:
     plain = {errors.Unsupported, errors.RuntimeTimeout, errors.RuntimeBroke}
     own = {kind for kind in MoorageError.__subclasses__() if kind.__module__ == errors.__name__}
     assert own - plain <= exits.STATUS.keys()
+
+
+def test_every_status_has_a_meaning() -> None:
+    assert exits.MEANING.keys() == {exits.OK, exits.USAGE, *exits.STATUS.values()}
+
+
+def test_the_protocols_page_lists_every_status_in_the_same_words() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "protocols.md").read_text(encoding="utf-8")
+    section = page.partition("### Exit statuses\n")[2].partition("\n#")[0]
+    rows = dict(re.findall(r"^\| (\d) \| .* \| (.*) \|$", section, re.MULTILINE))
+    assert rows.keys() == {str(status) for status in exits.MEANING}
+    for status, meaning in exits.MEANING.items():
+        assert rows[str(status)].startswith(meaning.partition(";")[0].partition(":")[0])
 
 
 def test_what_is_not_an_error_of_moorage_has_failed() -> None:

@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from moorage_api import __version__, crd
+from moorage_cli import exits
 from moorage_cli.__main__ import app
 
 Document = Callable[..., dict[str, Any]]
@@ -78,6 +79,17 @@ class TestUse:
         words = moorage("--help").stdout
         for command in ("up", "validate", "render", "crd", "status", "predict", "push"):
             assert f"  {command} " in words
+
+    def test_help_says_what_each_exit_status_means(self) -> None:
+        lines = moorage("--help").stdout.splitlines()
+        for status, meaning in exits.MEANING.items():
+            assert f"    {status}  {meaning}" in lines
+
+    def test_help_of_up_says_what_it_makes_of_failures_and_of_changes(self) -> None:
+        words = " ".join(moorage("up", "--help").stdout.split())
+        assert "a model that fails keeps `ready` from being said" in words
+        assert "a restart restores what the files say" in words
+        assert "postgresql://USER:PASSWORD@HOST/DATABASE" in words
 
 
 class TestValidate:
@@ -158,7 +170,14 @@ class TestValidate:
         one, two = write("1.yaml", document("a")), write("2.yaml", document("b", endpoint="a"))
         result = moorage("validate", one, two)
         assert result.exit_code == 4
-        assert f"{two}: endpoint 'a' is also claimed by {one}" in result.stderr
+        words = f"{two}: default/b: endpoint 'a' is also claimed by default/a in {one}\n"
+        assert words in result.stderr
+
+    def test_of_two_in_one_file_both_are_named(self, write: Write, document: Document) -> None:
+        file = write("two.yaml", document("a", endpoint="same"), document("b", endpoint="same"))
+        result = moorage("validate", file)
+        assert result.exit_code == 4
+        assert "default/b: endpoint 'same' is also claimed by default/a in" in result.stderr
 
     @pytest.mark.parametrize("output", ["text", "json"])
     def test_a_path_that_is_not_there_is_named(self, tmp_path: Path, output: str) -> None:
@@ -184,6 +203,33 @@ class TestRenderAndCrd:
     def test_the_image_is_the_one_given(self, write: Write) -> None:
         found = moorage("render", write("a.yaml"), "--image", "mine:7").stdout
         assert "image: mine:7" in found
+
+    @pytest.mark.parametrize(
+        ("uri", "flags", "words"),
+        [
+            ("file:model.onnx", [], "file:model.onnx is relative to this file"),
+            ("models:/m/1", [], "give its gateway's URL by --registry"),
+            ("models:/m/1", ["--registry", "http://gateway"], ""),
+            ("file:model.onnx", ["--registry", "http://gateway"], "https:, s3: or models:"),
+            ("file:/models/model.onnx", [], ""),
+            ("https://host/model.onnx", [], ""),
+        ],
+    )
+    def test_a_model_that_pods_cannot_fetch_is_told_on_standard_error(
+        self, write: Write, document: Document, uri: str, flags: list[str], words: str
+    ) -> None:
+        resource = document("a", uri=uri)
+        del resource["spec"]["model"]["version"]
+        file = write("a.yaml", resource)
+        result = moorage("render", file, *flags)
+        assert result.exit_code == 0
+        assert len(list(yaml.safe_load_all(result.stdout))) == 2
+        if words:
+            assert result.stderr.startswith(f"warning: {file}: default/a: spec.model.uri {uri} ")
+            assert words in result.stderr
+            assert len(result.stderr.splitlines()) == 1
+        else:
+            assert result.stderr == ""
 
     def test_a_bad_file_is_one_line_on_standard_error(
         self, write: Write, document: Document
@@ -239,6 +285,35 @@ class TestStatus:
         scripted.answer(200, {"deployments": [odd]})
         result = moorage("status", "--gateway", scripted.url)
         assert "Failed [red]Bad\\[/]:smile:" in result.stdout
+
+    def test_one_that_answers_nowhere_has_no_path_and_says_why(self, scripted: Any) -> None:
+        message = "endpoint 'iris' belongs to default/other; choose another"
+        rows = [
+            deployment(url=None, status="Failed", reason="EndpointTaken", message=message),
+            deployment(name="b", status="Stopped", reason="Stopped", message="set it to false"),
+            deployment(name="c"),
+            deployment(name="d", status="Pending", reason="", message=""),
+        ]
+        scripted.answer(200, {"deployments": rows})
+        result = moorage("status", "--gateway", scripted.url)
+        _, taken, stopped, ready, pending = result.stdout.splitlines()
+        assert "Failed EndpointTaken" in taken
+        assert taken.partition(" 1.23 ")[2].split(maxsplit=1)[0] == "-"
+        assert taken.rstrip().endswith(f" {message}")
+        assert stopped.split()[3:5] == ["Stopped", "1/1"]
+        assert "set it to false" in stopped
+        assert ready.split()[-1] == "/predict/iris"
+        assert pending.split()[3:5] == ["Pending", "1/1"]
+
+    def test_in_a_terminal_messages_stand_below_the_table(self, scripted: Any) -> None:
+        words = "a sentence of so many words that no column of a terminal could ever have room"
+        failed = deployment(status="Failed", reason="BadModel", message=words)
+        scripted.answer(200, {"deployments": [failed, deployment(name="good")]})
+        result = moorage(
+            "status", "--gateway", scripted.url, FORCE_COLOR="1", COLUMNS="100", TERM="dumb"
+        )
+        assert result.stdout.splitlines()[-1] == f"default/iris: {words}"
+        assert "MESSAGE" not in result.stdout
 
     def test_a_script_reads_what_the_gateway_said(self, scripted: Any) -> None:
         scripted.answer(200, {"deployments": [deployment()]})

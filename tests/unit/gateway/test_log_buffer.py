@@ -377,6 +377,48 @@ def test_metrics_tell_what_was_stored_what_waits_and_what_was_lost(
     assert 'moorage_prediction_log_dropped_total{reason="refused"} 1.0' in after
 
 
+def test_whoever_asked_hears_of_trouble_when_it_begins_changes_and_ends(
+    troubled: TroubledStore, until: Any, deadline_s: float, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(log_buffer, "BACKOFF_S", (0.001, 0.002))
+    heard: list[str] = []
+    log = BufferedLog(troubled, on_trouble=heard.append)
+    troubled.trouble = away
+    log.start()
+    for _ in range(3):
+        assert troubled.attempted.acquire(timeout=deadline_s)
+    assert heard == ["the database is away"]
+
+    def full(_: Batch | None) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    troubled.trouble = full
+    until(lambda: len(heard) == 2)
+    troubled.trouble = lambda _: None
+    log.append(record_of(0))
+    until(lambda: log.written == 1)
+    assert log.close(deadline_s) == 0
+    assert heard == ["the database is away", "the disk is full", ""]
+
+
+def test_closing_returns_how_many_were_dropped_for_whatever_reason(
+    troubled: TroubledStore, until: Any, deadline_s: float, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(log_buffer, "BACKOFF_S", (0.001, 0.002))
+    log = BufferedLog(troubled, max_bytes=2 * record_of(0).nbytes)
+    troubled.trouble = refuse(0)
+    log.append(record_of(0))
+    log.start()
+    until(lambda: log.dropped("refused") == 1 and not log.pending)
+    troubled.trouble = away
+    # The refused one's memory is free a moment after it is counted.
+    until(lambda: log._bytes_in == log._bytes_out)
+    for number in range(1, 6):
+        log.append(record_of(number))
+    assert log.close(deadline_s) == 6
+    assert [log.dropped(reason) for reason in ("refused", "buffer_full", "shutdown")] == [1, 3, 2]
+
+
 def test_trouble_is_told_once_and_its_end_too(
     log: BufferedLog,
     troubled: TroubledStore,

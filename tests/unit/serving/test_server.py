@@ -145,15 +145,16 @@ def test_what_outlasts_the_grace_is_cut_off() -> None:
     run(scenario())
 
 
-def test_a_second_signal_ends_at_once() -> None:
+def test_ctrl_c_after_a_signal_ends_at_once_and_sigterm_does_not() -> None:
     async def scenario() -> None:
         gate = Gate()
         async with served(gate) as (http, running, port):
             _, writer = await ask(port)
             await gate.entered.wait()
-            http.handle_exit(signal.SIGINT, None)
-            assert http.should_exit
-            assert not http.force_exit
+            for _ in range(3):
+                http.handle_exit(signal.SIGTERM, None)
+                assert http.should_exit
+                assert not http.force_exit
             http.handle_exit(signal.SIGINT, None)
             assert http.force_exit
             await running

@@ -23,6 +23,15 @@ PROGRAMS = {
         sys.stderr.write("first\\n  the last line  \\n\\n")
         sys.exit(7)
     """,
+    "log": """
+        import sys
+        sys.stderr.write(sys.argv[2] + "\\n")
+        sys.exit(int(sys.argv[1]))
+    """,
+    "variables": """
+        import os
+        print("seen", *(os.environ.get(name, "-") for name in ("COLOUR", "SECRET")), flush=True)
+    """,
     "wait": """
         import signal, sys
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -97,6 +106,62 @@ def test_the_last_words_are_the_childs_own(log: Path) -> None:
 
     assert asyncio.run(run()) == ""
     assert log.read_text() == "what another one said\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "words"),
+    [
+        (1, "cannot listen on :80", "status 1: cannot listen on :80"),
+        (1, '{"level":"error","message":"out of\\nmemory"}', "status 1: out of memory"),
+        (2, '{"level":"error"}', 'status 2: {"level":"error"}'),
+        (1, "[1, 2]", "status 1: [1, 2]"),
+        (1, "", "status 1"),
+        (0, '{"message":"something else"}', "status 0"),
+    ],
+)
+def test_how_it_ended_is_told_with_its_message_and_no_json(
+    log: Path, status: int, line: str, words: str
+) -> None:
+    async def run() -> str:
+        child = await process.start("log", [str(status), line], log, {})
+        return child.complaint(await child.listen(lambda word, what: None))
+
+    assert asyncio.run(run()) == words
+
+
+def test_a_message_that_is_long_is_cut_after_it_is_read(log: Path) -> None:
+    line = '{"message":"' + "x" * 20_000 + '"}'
+
+    async def run() -> str:
+        child = await process.start("log", ["1", line], log, {})
+        await child.listen(lambda word, what: None)
+        return child.last_words()
+
+    assert asyncio.run(run()) == "x" * 1000
+
+
+def test_a_signal_is_named_and_no_earlier_line_blamed(log: Path) -> None:
+    async def run() -> str:
+        child = await process.start("talk", [], log, {"COLOUR": "blue"})
+        await child.listen(lambda word, what: None)
+        return child.complaint(-signal.SIGKILL)
+
+    assert asyncio.run(run()) == "signal 9 (SIGKILL)"
+    # One without a name.
+    assert process.ending(-(signal.SIGRTMIN + 1)) == f"signal {signal.SIGRTMIN + 1}"
+
+
+def test_a_variable_may_be_kept_from_a_child(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLOUR", "blue")
+    monkeypatch.setenv("SECRET", "password")
+    heard: list[str] = []
+
+    async def run() -> None:
+        child = await process.start("variables", [], log, {"SECRET": None})
+        await child.listen(lambda word, what: heard.append(what))
+
+    asyncio.run(run())
+    assert heard == ["blue -"]
 
 
 def test_a_log_that_has_grown_is_put_aside(log: Path) -> None:

@@ -133,6 +133,86 @@ def test_replacing_by_the_same_writes_nothing(
     assert file.stat().st_mtime_ns == 1
 
 
+class TestFilesAgain:
+    """What files say once more: only what they say otherwise than before is done."""
+
+    @pytest.fixture
+    def taken(self, state: StateFolder, tmp_path: Path, make: Make) -> StateFolder:
+        """Hold two resources of two files."""
+        state.replace_files({tmp_path / "1.yaml": [make("a")], tmp_path / "2.yaml": [make("b")]})
+        return state
+
+    def test_what_was_undeployed_stays_so_when_another_file_changes(
+        self, taken: StateFolder, tmp_path: Path, make: Make
+    ) -> None:
+        taken.remove(make("a").key)
+        taken.replace_files(
+            {tmp_path / "1.yaml": [make("a")], tmp_path / "2.yaml": [make("b", replicas=2)]}
+        )
+        assert names(taken) == ["b"]
+        assert taken.list()[0].spec.replicas == 2
+
+    def test_what_was_moved_stays_so_beside_a_change_in_the_same_file(
+        self, taken: StateFolder, tmp_path: Path, make: Make
+    ) -> None:
+        moved = make("a", version="7", source=str(tmp_path / "1.yaml"))
+        taken.put(moved)
+        taken.replace_files({tmp_path / "1.yaml": [make("a"), make("c")]})
+        assert {item.metadata.name: item.model_version for item in taken.list()} == {
+            "a": "7",
+            "c": "1",
+        }
+
+    def test_a_document_that_changes_holds_again(
+        self, taken: StateFolder, tmp_path: Path, make: Make
+    ) -> None:
+        taken.remove(make("a").key)
+        taken.put(make("b", version="7"))
+        found = {tmp_path / "1.yaml": [make("a", version="2"), make("b", version="2")]}
+        taken.replace_files(found)
+        assert [item.model_version for item in taken.list()] == ["2", "2"]
+
+    def test_a_renamed_file_says_nothing_new(
+        self, taken: StateFolder, tmp_path: Path, make: Make
+    ) -> None:
+        taken.remove(make("a").key)
+        taken.replace_files({tmp_path / "3.yaml": [make("a"), make("b")]})
+        assert names(taken) == ["b"]
+
+    def test_a_document_that_goes_and_comes_back_holds_again(
+        self, taken: StateFolder, tmp_path: Path, make: Make
+    ) -> None:
+        taken.remove(make("a").key)
+        taken.replace_files({tmp_path / "2.yaml": [make("b")]})
+        taken.replace_files({tmp_path / "1.yaml": [make("a")], tmp_path / "2.yaml": [make("b")]})
+        assert set(names(taken)) == {"a", "b"}
+
+    def test_what_vanishes_from_the_files_goes_in_whatever_version_it_is(
+        self, taken: StateFolder, tmp_path: Path, make: Make
+    ) -> None:
+        taken.put(make("a", version="7", source=str(tmp_path / "1.yaml")))
+        taken.replace_files({tmp_path / "2.yaml": [make("b")]})
+        assert names(taken) == ["b"]
+
+    def test_what_the_gateway_made_under_a_name_that_vanishes_stays(
+        self, taken: StateFolder, tmp_path: Path, make: Make
+    ) -> None:
+        taken.put(make("a", version="7", source=BY_API))
+        taken.replace_files({tmp_path / "2.yaml": [make("b")]})
+        assert set(names(taken)) == {"a", "b"}
+
+    def test_at_the_next_start_everything_that_files_say_holds(
+        self, taken: StateFolder, path: Path, tmp_path: Path, make: Make
+    ) -> None:
+        taken.remove(make("a").key)
+        taken.put(make("b", version="7"))
+        taken.put(make("made", source=BY_API))
+        again = StateFolder(path)
+        again.replace_files({tmp_path / "1.yaml": [make("a")], tmp_path / "2.yaml": [make("b")]})
+        versions = {item.metadata.name: item.model_version for item in again.list()}
+        assert versions == {"a": "1", "b": "1", "made": "1"}
+
+
 def test_a_resource_that_another_process_writes_is_seen(
     state: StateFolder, path: Path, make: Make
 ) -> None:

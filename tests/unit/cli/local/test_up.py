@@ -35,10 +35,11 @@ class Heard:
     def __init__(self) -> None:
         self.changed: list[tuple[str, str]] = []
         self.ready: list[str] = []
+        self.warned: list[str] = []
         self.reporter = Reporter(
             changed=lambda key, seen: self.changed.append((key.name, seen.status.phase)),
             ready=self.ready.append,
-            warned=lambda words: pytest.fail(words),
+            warned=self.warned.append,
         )
 
 
@@ -71,6 +72,12 @@ async def _when(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.001)
+
+
+async def _passes() -> None:
+    """Let the other tasks have their turns."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def _listed(**phases: str) -> dict[str, Any]:
@@ -109,6 +116,40 @@ def test_ready_is_said_once_the_gateway_has_seen_it_too(
     assert heard.ready == [scripted.url]
 
 
+def test_what_failed_is_named_once_when_nothing_else_is_in_the_way_of_ready(
+    scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "_ANNOUNCE_S", 0.001)
+    heard = Heard()
+
+    async def run() -> None:
+        told = Told(heard.reporter)
+        task = asyncio.create_task(up.announce(told, scripted.url, heard.reporter))
+        scripted.answer(200, _listed(iris="Failed", digits="Ready"))
+        told.hear({IRIS: observed(Phase.FAILED), DIGITS: observed(Phase.READY)})
+        await _when(lambda: len(heard.warned) == 1)
+        # It is tried again, and fails again: no news.
+        told.hear({IRIS: observed(Phase.PENDING), DIGITS: observed(Phase.READY)})
+        await _passes()
+        told.hear({IRIS: observed(Phase.FAILED), DIGITS: observed(Phase.READY)})
+        await _passes()
+        scripted.answer(200, _listed(iris="Failed", digits="Failed"))
+        told.hear({IRIS: observed(Phase.FAILED), DIGITS: observed(Phase.FAILED)})
+        await _when(lambda: len(heard.warned) == 2)
+        assert heard.ready == []
+        scripted.answer(200, _listed(iris="Ready", digits="Stopped"))
+        told.hear({IRIS: observed(Phase.READY), DIGITS: observed(Phase.STOPPED)})
+        await asyncio.wait_for(task, 30)
+
+    asyncio.run(run())
+    assert heard.ready == [scripted.url]
+    one, both = heard.warned
+    assert one.startswith(
+        f"not ready: default/iris failed; everything else serves at {scripted.url}; "
+    )
+    assert both.startswith("not ready: default/iris, default/digits failed; `moorage status")
+
+
 @pytest.mark.parametrize("phase", [Phase.PENDING, Phase.DEGRADED, Phase.FAILED])
 def test_ready_is_not_said_while_one_does_not_serve(
     scripted: Any, monkeypatch: pytest.MonkeyPatch, phase: Phase
@@ -120,13 +161,11 @@ def test_ready_is_not_said_while_one_does_not_serve(
     async def run() -> None:
         told = Told(heard.reporter)
         task = asyncio.create_task(up.announce(told, scripted.url, heard.reporter))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await _passes()
         # Nothing has been looked at yet.
         assert not task.done()
         told.hear({IRIS: observed(phase), DIGITS: observed(Phase.READY)})
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await _passes()
         assert not task.done()
         # What is in the way goes.
         told.hear({DIGITS: observed(Phase.READY)})

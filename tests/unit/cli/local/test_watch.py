@@ -233,8 +233,51 @@ class TestModelFiles:
         (tmp_path / "model.onnx").write_bytes(b"late")
         assert self.sha256(watch.look()) == hashlib.sha256(b"late").hexdigest()
 
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Lay out two versions as Triton does."""
+        for version in ("1", "2"):
+            (tmp_path / "m" / version).mkdir(parents=True)
+            (tmp_path / "m" / version / "model.onnx").write_bytes(version.encode())
+        return tmp_path / "m"
+
+    @pytest.mark.parametrize("version", ["1", "2"])
+    def test_a_folder_is_pinned_to_the_content_of_the_file_that_the_runtime_takes(
+        self, folder: Path, write: Write, document: Document, version: str
+    ) -> None:
+        watch = Watch([write("a.yaml", document(uri="file:m", version=version))])
+        assert self.sha256(Seen(watch.begin())) == hashlib.sha256(version.encode()).hexdigest()
+        assert watch.look() == Seen(None)
+        (folder / version / "model.onnx").write_bytes(b"another")
+        assert self.sha256(watch.look()) == hashlib.sha256(b"another").hexdigest()
+        assert watch.look() == Seen(None)
+
+    def test_another_file_of_a_folder_may_become_the_model(
+        self, folder: Path, write: Write, document: Document
+    ) -> None:
+        watch = Watch([write("a.yaml", document(uri="file:m", version="3"))])
+        # Two versions, neither of them this one.
+        assert self.sha256(Seen(watch.begin())) is None
+        (folder / "3").mkdir()
+        assert self.sha256(watch.look()) is None
+        (folder / "3" / "net.onnx").write_bytes(b"net")
+        assert self.sha256(watch.look()) == hashlib.sha256(b"net").hexdigest()
+        (folder / "3" / "model.onnx").write_bytes(b"model")
+        assert self.sha256(watch.look()) == hashlib.sha256(b"model").hexdigest()
+        (folder / "3" / "model.onnx").unlink()
+        assert self.sha256(watch.look()) == hashlib.sha256(b"net").hexdigest()
+        (folder / "3" / "net.onnx").unlink()
+        assert self.sha256(watch.look()) is None
+
+    def test_a_folder_may_come_late(self, tmp_path: Path, write: Write, document: Document) -> None:
+        watch = Watch([write("a.yaml", document(uri="file:late"))])
+        assert self.sha256(Seen(watch.begin())) is None
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late" / "net.onnx").write_bytes(b"net")
+        assert self.sha256(watch.look()) == hashlib.sha256(b"net").hexdigest()
+
     @pytest.mark.parametrize("uri", ["file:.", "https://127.0.0.1:1/m.onnx", "models:/m/1"])
-    def test_what_is_no_single_file_is_not_pinned(
+    def test_what_holds_no_model_or_lies_elsewhere_is_not_pinned(
         self, write: Write, document: Document, uri: str
     ) -> None:
         watch = Watch([write("a.yaml", document(uri=uri))])
