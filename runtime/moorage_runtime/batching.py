@@ -287,14 +287,18 @@ def answers_rows(predictor: Predictor, probe: Mapping[str, Array]) -> bool:
     predictor
         The model.
     probe
-        One row that it can compute.
+        An input that it can compute, one row where it computes one.
 
     Returns
     -------
     bool
-        False also where the model refuses the made-up rows.
+        False also where the model refuses a single row, or the made-up rows.
     """
     if not predictor.signature.is_batched:
+        return False
+    if any(len(array) != 1 for array in probe.values()):
+        # A request would be answered or not by how many others wait.
+        _log.warning("the model refuses a single row; requests will not share runs")
         return False
     for whole_numbers in (True, False):
         random = np.random.default_rng(7)

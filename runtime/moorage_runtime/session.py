@@ -5,11 +5,12 @@ import math
 import mmap
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -21,14 +22,27 @@ from moorage_api.errors import BadModel, InvalidTensor, ModelFailed, Unsupported
 from moorage_api.onnx_file import OnnxFile
 from moorage_api.signature import Signature, TensorSpec
 from moorage_api.tensors import Array, Tensor
+from moorage_runtime.probe_shapes import FIRST_SIZES, Dimension, Place, Sizes, tries
 
-#: Sizes that are tried for open dimensions, the first that works is kept: a graph with pooling
-#: refuses an image of one pixel.
-_PROBE_SIZES: Final = (1, 8, 32, 64, 224)
+#: Sizes that are read off the model and off ONNX Runtime's words are at most this, and so many.
+_LARGEST_HINT: Final = 4096
+_MOST_HINTS: Final = 16
+#: The search for a probe ends after so many shapes, or when it has taken so long beyond the first
+#: few. Each holds at most so many elements, or as many as the smallest possible.
+_MOST_SHAPES: Final = 1000
+_SEARCH_S: Final = 2.0
+_MOST_ELEMENTS: Final = 16 * 1024**2
+#: So many of them an error names.
+_SHOWN_SHAPES: Final = 4
 #: Values that are tried, in case the graph divides by its input.
 _PROBE_VALUES: Final = (0, 1)
 #: Runs after the probe when warm-up is asked for: first at one row, where most requests are.
 WARMUP_RUNS: Final = 3
+
+#: How a `ModelFailed` begins.
+_REFUSED: Final = "the model could not compute this input: "
+#: A whole number in a sentence.
+_NUMBER: Final = re.compile(r"(?<![\w.])\d{1,4}(?!\w|\.\d)")
 
 _LONG: Final = {"INT64": np.dtype(np.int64), "UINT64": np.dtype(np.uint64)}
 _BF16_ONNX: Final = DATATYPES["BF16"].onnx
@@ -58,6 +72,22 @@ class Options:
     inter_op_threads: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """An input filled with one value.
+
+    Parameters
+    ----------
+    sizes
+        Of the open dimensions.
+    value
+        What all of it is filled with.
+    """
+
+    sizes: Sizes
+    value: int
+
+
 class OnnxPredictor:
     """A loaded ONNX model that has answered a probe.
 
@@ -67,6 +97,8 @@ class OnnxPredictor:
         The ONNX file; external data is looked for beside it.
     options
         Threads.
+    clock
+        Seconds from any start; the search for a probe ends by it.
 
     Raises
     ------
@@ -76,7 +108,9 @@ class OnnxPredictor:
         When it cannot be loaded, or cannot compute a probe.
     """
 
-    def __init__(self, path: Path, options: Options = Options()) -> None:
+    def __init__(
+        self, path: Path, options: Options = Options(), clock: Callable[[], float] = monotonic
+    ) -> None:
         self.file = _declared(path)
         self._session = _load(path, options)
         signature = self.file.signature
@@ -89,9 +123,10 @@ class OnnxPredictor:
         )
         if self._has_bf16 and any(spec.datatype == "BYTES" for spec in signature.inputs):
             raise BadModel("takes BYTES beside BF16, which ONNX Runtime's Python interface cannot")
+        found = self._find_probe(clock)
         #: An input that the model has computed, one row of it where it answers rows.
-        self.probe = self._find_probe()
-        self.signature = self._with_ranks()
+        self.probe = self._arrays(found)
+        self.signature = self._learned(found)
 
     @property
     def providers(self) -> list[str]:
@@ -113,7 +148,7 @@ class OnnxPredictor:
                 else self._session.run(names, arrays)
             )
         except _RUN_ERRORS as error:
-            raise ModelFailed(f"the model could not compute this input: {_words(error)}") from error
+            raise ModelFailed(_REFUSED + _words(error)) from error
         return [
             Tensor(name, datatype, value if convert is None else convert(value))
             for name, (datatype, convert), value in zip(names, kinds, values, strict=True)
@@ -147,24 +182,141 @@ class OnnxPredictor:
             )
         ]
 
-    def _find_probe(self) -> dict[str, Array]:
-        last: ModelFailed | None = None
-        open_rows = any(-1 in spec.row_shape for spec in self.file.signature.inputs)
-        for size in _PROBE_SIZES if open_rows else _PROBE_SIZES[:1]:
+    def _find_probe(self, clock: Callable[[], float]) -> _Probe:
+        """Search for sizes of the open dimensions and a value that the model computes."""
+        open_ = self._open_dimensions()
+        failures: list[str] = []
+        tried: dict[tuple[int, ...], Sizes] = {}
+        end: float | None = None
+        most = _MOST_ELEMENTS
+        large = 0
+        for count, sizes in enumerate(tries(open_, lambda: self._hints(failures))):
+            if count == 0:
+                most = max(most, self._elements(sizes))
+            elif count == len(FIRST_SIZES):
+                end = clock() + _SEARCH_S
+            if end is not None and (len(tried) + large >= _MOST_SHAPES or clock() >= end):
+                break
+            key = tuple(sizes.values())
+            if key in tried:
+                continue
+            if self._elements(sizes) > most:
+                large += 1
+                continue
+            tried[key] = sizes
             for value in _PROBE_VALUES:
-                arrays = {
-                    spec.name: _filled(spec, size, value) for spec in self.file.signature.inputs
-                }
-                try:
-                    self.run(arrays, None)
-                except ModelFailed as error:
-                    last = error
-                else:
-                    return arrays
-        raise BadModel(f"the model loads and fails on a probe: {last}")
+                probe = _Probe(sizes, value)
+                failure = self._failure(probe)
+                if failure is None:
+                    return probe
+                failures.append(failure)
+        raise BadModel(self._in_vain(list(tried.values()), failures[0]))
 
-    def _with_ranks(self) -> Signature:
-        """Return the file's signature, with the ranks that only the probe could tell."""
+    def _in_vain(self, tried: Sequence[Sizes], words: str) -> str:
+        """Say that no shape worked."""
+        inputs = self.file.signature.inputs
+        shown = "; ".join(
+            ", ".join(f"{spec.name} {list(_shape(spec, sizes))}" for spec in inputs)
+            for sizes in tried[:_SHOWN_SHAPES]
+        )
+        if not tried[0]:
+            of = f" of {shown}" if shown else ""
+            return f"the model loads and fails on a probe{of}: {words}"
+        rest = len(tried) - _SHOWN_SHAPES
+        more = f" and {rest} more" if rest > 0 else ""
+        return (
+            f"the model loads and fails on every probe: tried {shown}{more}; "
+            f"to the first ONNX Runtime says: {words}; "
+            "if an open dimension takes only one size, export the model with that size fixed"
+        )
+
+    def _open_dimensions(self) -> dict[Place, Dimension]:
+        """Return which dimension each open place is: places of one name have one size."""
+        declared = {item.name: item.shape for item in self._session.get_inputs()}
+        found: dict[Place, Dimension] = {}
+        for spec in self.file.signature.inputs:
+            shape = declared.get(spec.name) or ()
+            names = shape if len(shape) == len(spec.shape) else spec.shape
+            for axis, (extent, name) in enumerate(zip(spec.shape, names, strict=True)):
+                if extent == -1:
+                    place = (spec.name, axis)
+                    found[place] = name if isinstance(name, str) and name else place
+        return found
+
+    def _hints(self, failures: Iterable[str]) -> list[int]:
+        """Return sizes that open dimensions may need: of other dimensions, and in words."""
+        signature = self.file.signature
+        said = Counter(int(word) for words in failures for word in _NUMBER.findall(words))
+        sizes = (
+            *(size for spec in signature.inputs for size in spec.shape),
+            *(size for size, _ in said.most_common()),
+            *(size for spec in signature.outputs for size in spec.shape),
+        )
+        return list(dict.fromkeys(s for s in sizes if 1 < s <= _LARGEST_HINT))[:_MOST_HINTS]
+
+    def _elements(self, sizes: Sizes) -> int:
+        return sum(math.prod(_shape(spec, sizes)) for spec in self.file.signature.inputs)
+
+    def _arrays(self, probe: _Probe) -> dict[str, Array]:
+        return {
+            spec.name: _filled(spec, _shape(spec, probe.sizes), probe.value)
+            for spec in self.file.signature.inputs
+        }
+
+    def _failure(self, probe: _Probe) -> str | None:
+        """Return ONNX Runtime's words when the model does not compute a probe."""
+        try:
+            self.run(self._arrays(probe), None)
+        except ModelFailed as error:
+            return str(error).removeprefix(_REFUSED)
+        return None
+
+    def _learned(self, probe: _Probe) -> Signature:
+        """Return the file's signature, with what only the probe could tell."""
+        fixed = self._fixed_rows(probe)
+        inputs = tuple(
+            replace(spec, shape=(probe.sizes[spec.name, 0], *spec.row_shape))
+            if (spec.name, 0) in fixed
+            else spec
+            for spec in self.file.signature.inputs
+        )
+        return Signature(inputs, self._with_ranks())
+
+    def _fixed_rows(self, probe: _Probe) -> set[Place]:
+        """Return the first dimensions that are declared open and take one size only.
+
+        Where there is one, the model does not answer rows. The factor of a matrix product is an
+        example: its rows are as many as the other factor's columns.
+        """
+        signature = self.file.signature
+        if not signature.is_batched or all(probe.sizes[s.name, 0] == 1 for s in signature.inputs):
+            return set()
+
+        def is_fixed(places: set[Place]) -> bool:
+            size = probe.sizes[next(iter(places))]
+            return all(
+                other == size
+                or self._failure(replace(probe, sizes=probe.sizes | dict.fromkeys(places, other)))
+                is not None
+                for other in (1, size + 1, 2 * size)
+            )
+
+        open_ = self._open_dimensions()
+        groups: dict[int, set[Dimension]] = {}
+        for spec in signature.inputs:
+            place = (spec.name, 0)
+            groups.setdefault(probe.sizes[place], set()).add(open_[place])
+        fixed: set[Place] = set()
+        for dimensions in groups.values():
+            # Those of one size may have to be alike; each by itself may have to be as it is.
+            together = {place for place, of in open_.items() if of in dimensions}
+            if is_fixed(together):
+                each = [{p for p, of in open_.items() if of == one} for one in dimensions]
+                fixed.update(*(places for places in each if is_fixed(places)))
+        return fixed
+
+    def _with_ranks(self) -> tuple[TensorSpec, ...]:
+        """Return the file's outputs, with the ranks that only the probe could tell."""
         declared = {item.name: item.shape for item in self._session.get_outputs()}
         outputs: list[TensorSpec] = []
         for tensor, spec in zip(
@@ -179,7 +331,7 @@ class OnnxPredictor:
                     for size in (inferred if known else tensor.array.shape)
                 )
             outputs.append(TensorSpec(spec.name, spec.datatype, shape, spec.classes))
-        return Signature(self.file.signature.inputs, tuple(outputs))
+        return tuple(outputs)
 
 
 def _table(classes: Sequence[str], rows: list[dict[Any, float]]) -> Array:
@@ -245,7 +397,8 @@ def _load(path: Path, options: Options) -> ort.InferenceSession:
     settings.inter_op_num_threads = options.inter_op_threads
     if options.inter_op_threads > 1:
         settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-    settings.log_severity_level = 3
+    # What it would log as an error, it also raises; a probe may fail many times.
+    settings.log_severity_level = 4
     try:
         return ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     except _LOAD_ERRORS as error:
@@ -291,11 +444,15 @@ def _words(error: Exception) -> str:
     return words[:500]
 
 
-def _filled(spec: TensorSpec, size: int, value: int) -> Array:
-    """Return an array of `value`: one row, `size` in every other open dimension."""
-    shape = [
-        (1 if at == 0 else size) if extent == -1 else extent for at, extent in enumerate(spec.shape)
-    ]
+def _shape(spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:
+    """Return the shape of an input with its open dimensions at these sizes."""
+    return tuple(
+        sizes[spec.name, axis] if extent == -1 else extent for axis, extent in enumerate(spec.shape)
+    )
+
+
+def _filled(spec: TensorSpec, shape: tuple[int, ...], value: int) -> Array:
+    """Return an array of `value` for an input."""
     fill: Any = value
     if spec.datatype == "BYTES":
         fill = str(value)

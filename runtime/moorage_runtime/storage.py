@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Final
 from urllib.parse import unquote, urlsplit
 
-from moorage_api import names
-from moorage_api.errors import BadModel, ChecksumMismatch, DownloadFailed, InvalidName
+from moorage_api import model_layout, names
+from moorage_api.errors import ChecksumMismatch, DownloadFailed, InvalidName
 
 #: Largest model that is downloaded.
 MAX_BYTES: Final = 16 * 1024**3
@@ -71,16 +71,14 @@ def find(path: Path, version: str = "") -> Path:
     Parameters
     ----------
     path
-        A file, a folder with one `.onnx` file in it, or a folder with numbered version folders
-        (`1/model.onnx`). Triton's `config.pbtxt` is not read.
+        A file, or a folder as `model_layout.choose` reads it.
     version
-        The version folder that is meant; without it, or when it is not there, a single one is
-        taken.
+        Which version folder of it is meant.
 
     Raises
     ------
     DownloadFailed
-        When nothing is at `path`.
+        When nothing is at `path`, or the folder cannot be listed.
     BadModel
         When no file, or more than one, could be meant.
     """
@@ -88,23 +86,20 @@ def find(path: Path, version: str = "") -> Path:
         return path
     if not path.is_dir():
         raise DownloadFailed(f"{path}: no such file or folder")
-    versions = {
-        item.name: item for item in path.iterdir() if item.is_dir() and item.name.isdecimal()
-    }
-    if versions:
-        if version in versions:
-            return find(versions[version])
-        if len(versions) == 1:
-            return find(next(iter(versions.values())))
-        there = ", ".join(sorted(versions, key=int))
-        raise BadModel(f"{path} has the versions {there}; set model.version to one of them")
-    if (path / "model.onnx").is_file():
-        return path / "model.onnx"
-    files = sorted(item for item in path.iterdir() if item.suffix == ".onnx" and item.is_file())
-    if len(files) != 1:
-        found = ", ".join(item.name for item in files) or "none"
-        raise BadModel(f"{path}: expected model.onnx or a single .onnx file, found {found}")
-    return files[0]
+    return path / model_layout.choose(
+        lambda inside: _names_in(path / inside), version, root=str(path)
+    )
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [
+            f"{item.name}/" if item.is_dir() else item.name
+            for item in folder.iterdir()
+            if item.is_dir() or item.is_file()
+        ]
+    except OSError as error:
+        raise DownloadFailed(f"{folder}: {error.strerror}") from error
 
 
 def sha256(path: Path) -> str:

@@ -164,3 +164,22 @@ def classifier(*, zipmap: bool, labels: Sequence[str] | Sequence[int] = ("no", "
         [label, scores],
         domains=[helper.make_opsetid("ai.onnx.ml", 3)],
     )
+
+
+def product(left: Shape = ("n", 3), right: Shape = ("m", "k")) -> bytes:
+    """A model that gives `y` = `a` @ `b` in FP32: b has as many rows as a has columns."""
+    return build(
+        [helper.make_node("MatMul", ["a", "b"], ["y"])],
+        [value("a", "FP32", left), value("b", "FP32", right)],
+        [value("y", "FP32", ["n", "k"])],
+    )
+
+
+def reshape(to: Sequence[int], shape: Shape = ("n",), datatype: str = "FP32") -> bytes:
+    """A model that gives `y` = `x` in another shape, of which -1 is whatever is left."""
+    return build(
+        [helper.make_node("Reshape", ["x", "to"], ["y"])],
+        [value("x", datatype, shape)],
+        [value("y", datatype, [None] * len(to))],
+        initializers=[onnx.numpy_helper.from_array(np.array(to, np.int64), "to")],
+    )

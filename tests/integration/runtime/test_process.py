@@ -92,6 +92,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "newer.onnx").write_bytes(models.identity(opset=99))
     (made / "truncated.onnx").write_bytes(models.double()[:-9])
     (made / "page.onnx").write_bytes(b"<html>not found</html>")
+    (made / "product.onnx").write_bytes(models.product())
+    (made / "thirds.onnx").write_bytes(models.reshape([2, 3], [1, "n"]))
+    (made / "never.onnx").write_bytes(models.reshape([3, 3], [2, "n"]))
     return made
 
 
@@ -157,6 +160,27 @@ def test_json_in_gives_json_out(client: httpx.Client) -> None:
         "id": "é",
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [2.0, 5.0]}],
     }
+
+
+def test_a_model_whose_inputs_differ_in_rows_is_served(folder: Path) -> None:
+    with ready(folder / "product.onnx", "--name", "p") as runtime:
+        metadata = httpx.get(f"{runtime.url}/v2/models/p").json()
+        assert [item["shape"] for item in metadata["inputs"]] == [[-1, 3], [3, -1]]
+        inputs = [
+            {"name": "a", "shape": [2, 3], "datatype": "FP32", "data": [1, 0, 0, 0, 1, 1]},
+            {"name": "b", "shape": [3, 1], "datatype": "FP32", "data": [1, 2, 3]},
+        ]
+        found = httpx.post(f"{runtime.url}/v2/models/p/infer", json={"inputs": inputs})
+        (y,) = found.json()["outputs"]
+        assert (y["shape"], y["data"]) == ([2, 1], [1.0, 5.0])
+
+
+def test_a_search_for_a_probe_leaves_no_trace_in_the_log(folder: Path) -> None:
+    with ready(folder / "thirds.onnx") as runtime:
+        runtime.process.terminate()
+        status, errors = runtime.end()
+    assert status == 0
+    assert "Reshape" not in errors
 
 
 def test_an_error_leaves_the_connection_good(client: httpx.Client) -> None:
@@ -289,6 +313,7 @@ def test_tritons_client_understands_an_error(triton: Any, double: Runtime) -> No
         ("newer.onnx", [], r"UnsupportedOpset: model needs opset 99, this runtime has \d+"),
         ("truncated.onnx", [], r"BadModel: not an ONNX model: .*truncated\?"),
         ("page.onnx", [], r"BadModel: not an ONNX model: .*"),
+        ("never.onnx", [], r"BadModel: .* fails on every probe: tried x \[2, 1\]; x \[2, 8\]; .*"),
         ("none.onnx", [], r"DownloadFailed: .*/none\.onnx: no such file or folder"),
         (
             "double.onnx",
@@ -296,7 +321,7 @@ def test_tritons_client_understands_an_error(triton: Any, double: Runtime) -> No
             f"ChecksumMismatch: sha256 of the model is [0-9a-f]+, expected {'0' * 64}",
         ),
     ],
-    ids=["opset", "truncated", "page", "missing", "checksum"],
+    ids=["opset", "truncated", "page", "no probe", "missing", "checksum"],
 )
 def test_a_model_that_cannot_be_served_is_one_line_and_status_3(
     folder: Path, file: str, arguments: list[str], line: str

@@ -373,14 +373,28 @@ def probe_of(tmp_path: Any, raw: bytes) -> tuple[OnnxPredictor, dict[str, Array]
         (models.running_sum(), False),
         (models.identity("FP32", [2, 2]), False),
         (models.identity("FP32", []), False),
+        (models.product(), False),
+        (models.reshape([2, -1]), False),
+        (models.reshape([-1, 2, 2], ["n", 2]), False),
     ],
     ids=["double", "text", "bf16", "bool", "affine", "zipmap", "lookup", "narrow lookup", "two",
-         "running sum", "fixed", "rank 0"],
+         "running sum", "fixed", "rank 0", "product", "halves", "pairs of rows"],
 )  # fmt: skip
 def test_rows_are_shared_only_where_they_do_not_touch(
     tmp_path: Any, raw: bytes, expected: bool
 ) -> None:
     assert batching.answers_rows(*probe_of(tmp_path, raw)) is expected
+
+
+def test_a_model_that_refuses_a_single_row_shares_nothing(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor, probe = probe_of(tmp_path, models.reshape([-1, 2, 2], ["n", 2]))
+    assert len(probe["x"]) == 2
+    assert batching.answers_rows(predictor, probe) is False
+    assert [record.message for record in caplog.records] == [
+        "the model refuses a single row; requests will not share runs"
+    ]
 
 
 def test_a_model_that_refuses_made_up_rows_shares_nothing(tmp_path: Any) -> None:

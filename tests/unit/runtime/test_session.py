@@ -1,5 +1,7 @@
 import os
+from collections.abc import Callable
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,14 @@ ONE_THREAD = Options(intra_op_threads=1)
 
 @pytest.fixture
 def load(tmp_path: Path) -> Any:
-    """Load a serialized model."""
+    """Load a serialized model; without a clock the time stands still."""
 
-    def load(raw: bytes, options: Options = ONE_THREAD) -> OnnxPredictor:
+    def load(
+        raw: bytes, options: Options = ONE_THREAD, clock: Callable[[], float] = float
+    ) -> OnnxPredictor:
         path = tmp_path / "model.onnx"
         path.write_bytes(raw)
-        return OnnxPredictor(path, options)
+        return OnnxPredictor(path, options, clock)
 
     return load
 
@@ -221,6 +225,212 @@ def test_the_probe_finds_values_that_the_graph_takes(load: Any) -> None:
         )
     )
     assert predictor.probe["x"].tolist() == [1]
+
+
+def weights(*shape: int) -> Any:
+    return onnx.numpy_helper.from_array(np.ones(shape, np.float32), "w")
+
+
+def audio() -> bytes:
+    """A model of samples that slides a kernel of 16 over them."""
+    axes = onnx.numpy_helper.from_array(np.array([0, 1], np.int64), "axes")
+    return models.build(
+        [
+            helper.make_node("Unsqueeze", ["x", "axes"], ["channel"]),
+            helper.make_node("Conv", ["channel", "w"], ["y"]),
+        ],
+        [models.value("x", "FP32", ["t"])],
+        [models.value("y", "FP32", [1, 1, "u"])],
+        initializers=[axes, weights(1, 1, 16)],
+    )
+
+
+def image() -> bytes:
+    """A model of images that says of none of their dimensions what it has to be."""
+    return models.build(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [models.value("x", "FP32", ["n", "c", "h", "w"])],
+        [models.value("y", "FP32", [None] * 4)],
+        initializers=[weights(2, 3, 20, 20)],
+    )
+
+
+def table(features: int, *, bias: bool = False) -> bytes:
+    """A model of rows that does not say how many features they have."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"])]
+    nodes += [helper.make_node("Add", ["z", "b"] if bias else ["z", "z"], ["y"])]
+    zeros = onnx.numpy_helper.from_array(np.zeros(7, np.float32), "b")
+    return models.build(
+        nodes,
+        [models.value("x", "FP32", ["n", None])],
+        [models.value("y", "FP32", ["n", 7])],
+        initializers=[weights(features, 7), *[zeros] * bias],
+    )
+
+
+def pairs() -> bytes:
+    """A model with two inputs of one even length, which the file does not say."""
+    to = onnx.numpy_helper.from_array(np.array([2, -1], np.int64), "to")
+    return models.build(
+        [
+            helper.make_node("Concat", ["a", "b"], ["both"], axis=1),
+            helper.make_node("Reshape", ["both", "to"], ["halves"]),
+            helper.make_node("Reshape", ["a", "to"], ["z"]),
+            helper.make_node("Add", ["both", "both"], ["y"]),
+        ],
+        [models.value("a", "FP32", ["n", 1]), models.value("b", "FP32", ["m", 1])],
+        [models.value("y", "FP32", ["k", 2]), models.value("z", "FP32", ["i", "j"])],
+        initializers=[to],
+    )
+
+
+def bridge() -> bytes:
+    """A model whose second input has to fit between the first and the third."""
+    return models.build(
+        [
+            helper.make_node("MatMul", ["a", "b"], ["ab"]),
+            helper.make_node("MatMul", ["ab", "c"], ["y"]),
+        ],
+        [
+            models.value("a", "FP32", [2, 3]),
+            models.value("b", "FP32", ["m", "k"]),
+            models.value("c", "FP32", [5, 4]),
+        ],
+        [models.value("y", "FP32", [2, 4])],
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "shapes"),
+    [
+        (audio(), [(16,)]),
+        (bridge(), [(2, 3), (3, 5), (5, 4)]),
+        (models.identity("FP32", None), [(1,)]),
+        (models.reshape([2, -1]), [(2,)]),
+        (models.product(), [(1, 3), (3, 1)]),
+        (models.product(["n", "d"], ["d", "k"]), [(1, 1), (1, 1)]),
+        (models.product(["n", 3], ["n", "n"]), [(3, 3), (3, 3)]),
+        (models.product(["n", 8], ["k", "n"]), [(8, 8), (8, 8)]),
+        # A name that lies.
+        (models.reshape([1, 8], ["n", "n"]), [(1, 8)]),
+        (table(5), [(1, 5)]),
+        (table(97), [(1, 97)]),
+        # So large a size only ONNX Runtime's words tell.
+        (table(1300, bias=True), [(1, 1300)]),
+        (models.reshape([4, 3, -1], ["a", "b"]), [(1, 12)]),
+        (models.reshape([3, 2], ["n", 2]), [(3, 2)]),
+        (pairs(), [(2, 1), (2, 1)]),
+    ],
+    ids=["audio", "bridge", "no rank", "halves", "product",
+         "named product", "square", "transposed", "lying names",
+         "features", "many features", "very many features", "blocks", "three rows", "pairs"],
+)  # fmt: skip
+def test_the_probe_finds_sizes_that_are_unlike_each_other(
+    load: Any, capfd: pytest.CaptureFixture[str], raw: bytes, shapes: list[tuple[int, ...]]
+) -> None:
+    predictor = load(raw)
+    assert [array.shape for array in predictor.probe.values()] == shapes
+    # The tries that failed are nobody's business.
+    assert capfd.readouterr().err == ""
+
+
+def test_an_image_of_open_dimensions_finds_its_channels(load: Any) -> None:
+    rows, channels, height, width = load(image()).probe["x"].shape
+    assert (rows, channels) == (1, 3)
+    assert min(height, width) >= 20
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [models.double(), models.two_by_two(), models.identity("FP32", ["n", None, "w"])],
+    ids=["double", "two", "open"],
+)
+def test_an_ordinary_model_computes_the_first_probe(load: Any, raw: bytes) -> None:
+    def ask() -> float:
+        raise AssertionError("it searches")
+
+    for array in load(raw, clock=ask).probe.values():
+        assert array.shape in [(1, 2), (1, 1), (1, 1, 1)]
+        assert not array.any()
+
+
+@pytest.mark.parametrize(
+    ("raw", "inputs"),
+    [
+        (models.product(), [(-1, 3), (3, -1)]),
+        (models.reshape([3, 2], ["n", 2]), [(3, 2)]),
+        (models.reshape([2, -1]), [(-1,)]),
+        (models.product(["n", 8], ["k", "n"]), [(-1, 8), (8, -1)]),
+        (pairs(), [(-1, 1), (-1, 1)]),
+        (models.product(["n", "d"], ["m", "k"]), [(-1, -1), (-1, -1)]),
+    ],
+    ids=["product", "three rows", "even", "transposed", "even pairs", "one row works"],
+)
+def test_a_first_dimension_that_takes_one_size_only_is_no_open_one(
+    load: Any, raw: bytes, inputs: list[tuple[int, ...]]
+) -> None:
+    signature = load(raw).signature
+    assert [spec.shape for spec in signature.inputs] == inputs
+    assert signature.is_batched == all(shape[0] == -1 for shape in inputs)
+
+
+def failing(shape: list[Any], *names: str) -> bytes:
+    """A model that refuses everything: it looks beyond the end of a table."""
+    far = onnx.numpy_helper.from_array(np.array(5, np.int64), "far")
+    nodes = [helper.make_node("Add", list(names), ["sum"])] if len(names) > 1 else []
+    return models.build(
+        [
+            *nodes,
+            helper.make_node("Add", ["sum" if nodes else names[0], "far"], ["at"]),
+            helper.make_node("Gather", ["far_table", "at"], ["y"]),
+        ],
+        [models.value(name, "INT64", shape) for name in names],
+        [models.value("y", "INT64", None)],
+        initializers=[far, onnx.numpy_helper.from_array(np.zeros(1, np.int64), "far_table")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (
+            failing(["n", None], "x"),
+            r"^the model loads and fails on every probe: "
+            r"tried x \[1, 1\]; x \[1, 8\]; x \[1, 32\]; x \[1, 64\] and \d{3} more; "
+            r"to the first ONNX Runtime says: .*indices element out of data bounds, idx=5 .*; "
+            r"if an open dimension takes only one size, export the model with that size fixed$",
+        ),
+        # Dimensions of one name have one size.
+        (
+            failing(["n", "n"], "a", "b"),
+            r": tried a \[1, 1\], b \[1, 1\]; a \[2, 2\], b \[2, 2\]; a \[8, 8\], b ",
+        ),
+        (failing([2, 3], "x"), r"^the model loads and fails on a probe of x \[2, 3\]: .*idx=5 "),
+    ],
+    ids=["open", "named", "fixed"],
+)
+def test_a_search_in_vain_says_what_was_tried(load: Any, raw: bytes, words: str) -> None:
+    with pytest.raises(BadModel, match=words) as caught:
+        load(raw)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_search_ends_when_its_time_is_over(load: Any) -> None:
+    # Fewer shapes than it takes to come to 97.
+    clock = count(0, session._SEARCH_S / 10)
+    with pytest.raises(BadModel, match=r"\[1, 64\] and \d{1,2} more; "):
+        load(table(97), clock=lambda: next(clock))
+    assert next(clock) < 2 * session._SEARCH_S
+
+
+def test_the_search_tries_no_shape_that_is_too_large(load: Any) -> None:
+    half = session._MOST_ELEMENTS // 2
+    # Only two of these are no larger than the limit, and one more would do.
+    raw = models.reshape([3, -1], ["n", half, "m"], "INT8")
+    with pytest.raises(
+        BadModel, match=rf": tried x \[1, {half}, 1\]; x \[1, {half}, 2\]; x \[2, {half}, 1\]; to"
+    ):
+        load(raw)
 
 
 @pytest.mark.parametrize(

@@ -26,48 +26,22 @@ def put(folder: Path, *paths: str) -> None:
 # Where the file lies
 
 
-@pytest.mark.parametrize(
-    ("paths", "version", "found"),
-    [
-        (["model.onnx"], "", "model.onnx"),
-        (["other.onnx", "readme.txt"], "", "other.onnx"),
-        (["model.onnx", "other.onnx"], "", "model.onnx"),
-        (["1/model.onnx"], "", "1/model.onnx"),
-        (["1/model.onnx", "config.pbtxt"], "", "1/model.onnx"),
-        (["1/model.onnx", "2/model.onnx", "10/model.onnx"], "10", "10/model.onnx"),
-        (["1/model.onnx", "2/model.onnx"], "2", "2/model.onnx"),
-        (["3/net.onnx"], "7", "3/net.onnx"),
-        (["1/model.onnx", "model.onnx"], "", "1/model.onnx"),
-        (["data/weights.bin", "model.onnx"], "", "model.onnx"),
-    ],
-    ids=lambda item: " ".join(item) if isinstance(item, list) else None,
-)
-def test_a_folder_is_read_as_triton_lays_it_out(
-    tmp_path: Path, paths: list[str], version: str, found: str
-) -> None:
-    put(tmp_path, *paths)
-    assert storage.find(tmp_path, version) == tmp_path / found
+# Which file of a folder it is: tests/unit/api/test_model_layout.py
 
 
-@pytest.mark.parametrize(
-    ("paths", "words"),
-    [
-        (["readme.txt"], "expected model.onnx or a single .onnx file, found none"),
-        (["a.onnx", "b.onnx"], "expected model.onnx or a single .onnx file, found a.onnx, b.onnx"),
-        (
-            ["2/model.onnx", "10/model.onnx", "1/model.onnx"],
-            "has the versions 1, 2, 10; set model.version to one of them",
-        ),
-        (["1/readme.txt"], "expected model.onnx or a single .onnx file, found none"),
-    ],
-    ids=lambda item: " ".join(item) if isinstance(item, list) else None,
-)
-def test_a_folder_that_leaves_a_choice_is_refused(
-    tmp_path: Path, paths: list[str], words: str
-) -> None:
-    put(tmp_path, *paths)
-    with pytest.raises(BadModel, match=re.escape(words)):
+def test_a_folder_is_read_as_triton_lays_it_out(tmp_path: Path) -> None:
+    put(tmp_path, "1/model.onnx", "2/weights/w.bin", "2/net.onnx", "config.pbtxt")
+    (tmp_path / "2" / "gone.onnx").symlink_to("nowhere")
+    assert storage.find(tmp_path, "2") == tmp_path / "2" / "net.onnx"
+    assert storage.find(tmp_path / "1") == tmp_path / "1" / "model.onnx"
+
+
+def test_a_folder_that_leaves_a_choice_is_refused_by_its_path(tmp_path: Path) -> None:
+    put(tmp_path, "1/model.onnx", "2/readme.txt")
+    with pytest.raises(BadModel, match=re.escape(f"{tmp_path} has the versions 1, 2; set")):
         storage.find(tmp_path, "4")
+    with pytest.raises(BadModel, match=re.escape(f"{tmp_path}/2: expected model.onnx or")):
+        storage.find(tmp_path, "2")
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
+from uvicorn.server import ServerState
 
 from moorage_api.errors import MoorageError
 from moorage_serving import answers, bodies, server
@@ -349,24 +350,29 @@ def test_the_server_uses_it() -> None:
 @pytest.mark.parametrize(
     "parts",
     [
-        pytest.param([b"x: " + b"a" * HEAD_LIMIT, b"a" * HEAD_LIMIT], id="one long header"),
-        pytest.param([b"x: y\r\n" * 8000] * 4, id="many short ones"),
+        pytest.param([b"x: " + b"a" * (HEAD_LIMIT // 2), b"a" * HEAD_LIMIT], id="one long header"),
+        pytest.param([b"x: y\r\n" * 8000] * 2, id="many short ones"),
     ],
 )
-def test_a_head_that_does_not_end_is_turned_away(exchange: Exchange, parts: list[bytes]) -> None:
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n")
-        await writer.drain()
-        for part in parts:
-            # Each is read by itself, as the peer reads what there is.
-            await asyncio.sleep(0)
-            writer.write(part)
-        status, headers, body = await answer(reader)
-        assert status == 431
-        assert headers[b"connection"] == b"close"
-        assert b"larger than 65536 bytes" in body
+def test_a_head_that_does_not_end_is_turned_away(parts: list[bytes]) -> None:
+    wire: Any = Wire()
 
-    exchange(talk)
+    async def scenario() -> None:
+        config = server.build(echo).config
+        config.load()
+        protocol = OneWriteProtocol(config, ServerState(), {})
+        protocol.connection_made(wire)
+        protocol.data_received(b"GET / HTTP/1.1\r\nHost: h\r\n")
+        for part in parts:
+            assert not wire.closed
+            protocol.data_received(part)
+
+    asyncio.run(scenario())
+    (answered,) = wire.writes
+    assert answered.startswith(b"HTTP/1.1 431 ")
+    assert b"connection: close" in answered
+    assert b"larger than 65536 bytes" in answered
+    assert wire.closed
 
 
 def test_a_large_body_is_no_large_head(exchange: Exchange) -> None:
