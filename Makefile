@@ -35,7 +35,7 @@ test: $(DEV) ## Run every test that this machine can run, and say what it could 
 	$(BIN)/python -m pytest
 
 unit: $(DEV) ## The inner loop: unit tests only, in seconds
-	$(BIN)/python -m pytest tests/unit -q
+	$(BIN)/python -m pytest tests/unit -q -n auto
 
 check: $(DEV) ## Lint, format check, types, import contracts
 	$(BIN)/ruff check .

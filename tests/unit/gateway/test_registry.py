@@ -164,7 +164,7 @@ async def test_what_is_not_the_model_that_was_meant_is_refused_and_leaves_nothin
 
 
 @given(cut=st.integers(0, 717), noise=st.binary(max_size=8))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 def test_a_damaged_file_is_a_model_or_refused_and_never_a_surprise(
     registry: Registry, iris_onnx: bytes, now: datetime, path: Path, cut: int, noise: bytes
 ) -> None:

@@ -140,7 +140,7 @@ def same(left: Any, right: Any) -> bool:
     return repr(left) == repr(right)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(requests())
 def test_a_request_comes_back_as_it_was(request: Record) -> None:
     found = round_trip(request)
@@ -153,7 +153,7 @@ def test_a_request_comes_back_as_it_was(request: Record) -> None:
         assert same(row["output"], expected_side(signature, "output", request.outputs, at))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.data())
 def test_records_do_not_leak_into_each_other(counts: list[int], data: st.DataObject) -> None:
     wide = st.integers(2**53 - 2, 2**53 + 2) | st.integers(-(2**63), 2**63 - 1)
@@ -184,7 +184,7 @@ def test_records_do_not_leak_into_each_other(counts: list[int], data: st.DataObj
     assert round_trip(*records) == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(hnp.arrays("<f4", st.integers(0, 5)) | hnp.arrays("<f8", st.integers(0, 5)))
 def test_floats_survive_json(values: Any) -> None:
     found = np.array([NAN if item is None else item for item in load_floats(dump_floats(values))])
@@ -195,7 +195,7 @@ def test_floats_survive_json(values: Any) -> None:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(requests(), st.randoms(use_true_random=False))
 def test_what_does_not_fit_the_layout_is_kept_whole(request: Record, random: Any) -> None:
     """The layout is of another signature, as if the runtime had answered something else."""

@@ -640,5 +640,5 @@ class Machine(RuleBasedStateMachine):
 TestMachine = Machine.TestCase
 # Not shrunk: that takes minutes, and forty steps can be read.
 TestMachine.settings = settings(
-    max_examples=50, stateful_step_count=40, report_multiple_bugs=False, phases=[Stage.generate]
+    max_examples=25, stateful_step_count=40, report_multiple_bugs=False, phases=[Stage.generate]
 )
