@@ -9,6 +9,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from moorage_api import keys, names, v1alpha1
 from moorage_api.errors import (
@@ -96,8 +97,9 @@ class Deployer:
         self._registry = registry
         self._live = live
         self._wait_s = wait_s
-        # Deploys take turns: each may have to take back what it wrote.
-        self._lock = asyncio.Lock()
+        # Deploys of one endpoint take turns: each may have to take back what it wrote.
+        # Those of other endpoints do not wait for a model that loads for long.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._changed = asyncio.Event()
         resources.subscribe(self._changed.set)
 
@@ -123,7 +125,7 @@ class Deployer:
         """
         stored = await asyncio.to_thread(self._registry.find, model, version)
         endpoint = names.segment(endpoint or f"{model}-{version}", "endpoint")
-        async with self._lock:
+        async with self._turn(endpoint):
             before = self._holder(endpoint)
             if before is not None and before.resource.model_name != model:
                 raise EndpointTaken(endpoint, str(before.resource.key))
@@ -169,13 +171,22 @@ class Deployer:
         Conflict
             When it is defined by a file that is not ours.
         """
-        async with self._lock:
-            routes = (
-                [self._live.table.endpoint(endpoint)] if endpoint else self._all(model, version)
-            )
-            return [await self._withdraw(route) for route in routes]
+        routes = [self._live.table.endpoint(endpoint)] if endpoint else self._all(model, version)
+        gone = []
+        for route in routes:
+            async with self._turn(route.endpoint):
+                # It may have moved to another version in the meantime, or be gone.
+                now = self._live.table.routes.get(route.key)
+                if now is not None and (endpoint or now.version == version):
+                    gone.append(await self._withdraw(now))
+        return gone
+
+    def _turn(self, endpoint: str) -> asyncio.Lock:
+        """Return the lock of the deployment that an endpoint has, or would have."""
+        return self._turns.setdefault(names.deployment_name(endpoint), asyncio.Lock())
 
     async def _withdraw(self, route: Route) -> Tally:
+        self._resources.require_own(route.key)  # Before anybody is turned away.
         tally = self._live.usage.of(route)
         with self._live.withdrawn(route.key):
             try:

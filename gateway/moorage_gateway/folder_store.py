@@ -66,7 +66,7 @@ class FolderStore:
 
     async def put(self, resource: ModelDeployment) -> None:
         """Create or replace a resource; see `ResourceStore.put`."""
-        self._require_own(resource.key)
+        self.require_own(resource.key)
         target = self._path / folder.file_name(resource.key)
         part = target.with_suffix(".part")
         part.write_text(manifests.render(resource), encoding="utf-8")
@@ -75,7 +75,7 @@ class FolderStore:
 
     async def delete(self, key: Qualified) -> None:
         """Remove a resource; see `ResourceStore.delete`."""
-        self._require_own(key)
+        self.require_own(key)
         (self._path / folder.file_name(key)).unlink(missing_ok=True)
         self.look()
 
@@ -91,8 +91,8 @@ class FolderStore:
             for listener in self._listeners:
                 listener()
 
-    def _require_own(self, key: Qualified) -> None:
-        """Refuse to change what somebody keeps in a file of another name."""
+    def require_own(self, key: Qualified) -> None:
+        """Refuse to change what somebody keeps in another file; see `ResourceStore.require_own`."""
         for name, asked in self._asked.items():
             if name != folder.file_name(key) and any(item.key == key for item in asked.resources):
                 raise Conflict(f"{key} is defined in the file {name}; change it there")

@@ -36,6 +36,15 @@ class ResourceStore(Protocol):
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change, on the event loop."""
 
+    def require_own(self, key: Qualified) -> None:
+        """Return when `put` and `delete` may change a resource; never waits.
+
+        Raises
+        ------
+        Conflict
+            When it is kept where it may not be changed from here.
+        """
+
     async def put(self, resource: ModelDeployment) -> None:
         """Create or replace a resource.
 

@@ -330,6 +330,22 @@ async def test_deploys_of_one_endpoint_take_turns(harbour: Harbour) -> None:
     assert sum(outcome.is_new for outcome in outcomes) == 1
 
 
+async def test_others_do_not_wait_for_a_model_that_loads_for_long(
+    harbour: Harbour, eventually: Any
+) -> None:
+    await harbour.deployer.deploy("rose", "1")
+    harbour.supervisor.verdicts["models:/iris/2"] = ""
+    slow = asyncio.create_task(harbour.deployer.deploy("iris", "2"))
+    await eventually(lambda: "iris-2" in harbour.routes())
+    await harbour.deployer.deploy("iris", "1")
+    await harbour.deployer.undeploy(endpoint="rose-1")
+    assert sorted(harbour.routes()) == ["iris-1", "iris-2"]
+    assert not slow.done()
+    slow.cancel()
+    with suppress(asyncio.CancelledError):
+        await slow
+
+
 async def test_undeploying_an_endpoint_removes_it_and_tells_how_it_was(harbour: Harbour) -> None:
     await harbour.deployer.deploy("iris", "1", "flowers")
     await harbour.deployer.deploy("rose", "1", "garden")
@@ -399,6 +415,9 @@ async def test_undeploying_what_somebody_keeps_in_a_file_is_a_conflict_and_it_go
     making.write(harbour.path, making.resource("flowers", model={"uri": "models:/iris/1"}))
     (harbour.path / "default.flowers.yaml").rename(harbour.path / "mine.yaml")
     harbour.resources.look()
+    revision = harbour.live.revision
     with pytest.raises(Conflict, match=r"mine\.yaml"):
         await harbour.deployer.undeploy(endpoint="flowers")
     assert list(harbour.routes()) == ["flowers"]
+    # It was not away for a moment either.
+    assert harbour.live.revision == revision
