@@ -206,8 +206,10 @@ class Table:
         """
         found = self._models.get(name, [])
         latest = self._choose(name, found, version)
+        if version or len(found) == 1:
+            return latest
         exact = [route for route in found if name in (route.key.name, str(route.key))]
-        return exact[0] if exact and not version else latest
+        return exact[0] if exact else latest
 
     def latest(self, name: str, version: str = "") -> Route:
         """Return the deployment that answers for a model.
@@ -232,6 +234,8 @@ class Table:
     def _choose(self, name: str, found: Sequence[Route], version: str) -> Route:
         if not found:
             raise UnknownModel(name, [str(key.name) for key in self.routes])
+        if len(found) == 1 and version in ("", found[0].version):
+            return found[0]
         spaces = {route.key.namespace for route in found}
         if len(spaces) > 1:
             raise _ambiguous(name, found, "model")
