@@ -120,6 +120,7 @@ class HttpBackends:
         self._timeout = timeout_s
         self._body_limit = body_limit
         self._runtimes: dict[str, _Runtime] = {}
+        self._asked = 0
 
     async def infer(
         self,
@@ -135,7 +136,10 @@ class HttpBackends:
             raise BodyTooLarge(self._body_limit, "the request, as binary tensors,")
         runtimes = [self._runtime(address) for address in addresses]
         if len(runtimes) > 1:
-            runtimes.sort(key=_load)
+            # Where several are as idle, they take turns.
+            first = self._asked % len(runtimes)
+            self._asked += 1
+            runtimes = sorted((*runtimes[first:], *runtimes[:first]), key=_load)
         for at, runtime in enumerate(runtimes):
             try:
                 connection = await runtime.acquire()

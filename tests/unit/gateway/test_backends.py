@@ -87,6 +87,20 @@ async def test_a_model_without_inputs_is_asked_all_the_same(
     assert [item.array.tolist() for item in answer.tensors] == [[7.0]]
 
 
+async def test_idle_runtimes_take_turns(
+    backends: HttpBackends, start_runtime: Any, x: Tensor, tensor: Any
+) -> None:
+    addresses = []
+    for number in range(3):
+        answer = [tensor("y", "FP32", [number])]
+        runtime = await start_runtime(compute=lambda _, answer=answer: answer)
+        addresses.append(runtime.address)
+    given = [await backends.infer(addresses, "m", [x], None) for _ in range(6)]
+    who = [answer.tensors[0].array.tolist()[0] for answer in given]
+    assert sorted(who[:3]) == [0, 1, 2]
+    assert who[3:] == who[:3]
+
+
 async def test_only_the_outputs_that_are_wanted_are_asked_for(
     backends: HttpBackends, start_runtime: Any, x: Tensor
 ) -> None:
