@@ -22,8 +22,10 @@ LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 #: Which variant of the deployment a child belongs to: `stable` for now.
 LABEL_VARIANT: Final = f"{GROUP}/variant"
 
-#: Where a resource came from: a file's path, or `api` for one made by `POST /deployments/deploy`.
+#: Where a resource came from: a file's path, or `SOURCE_API` for one that
+#: `POST /deployments/deploy` made.
 ANNOTATION_SOURCE: Final = f"{GROUP}/source"
+SOURCE_API: Final = "api"
 
 #: Namespace of a resource that names none.
 DEFAULT_NAMESPACE: Final = "default"
@@ -32,6 +34,8 @@ DEFAULT_NAMESPACE: Final = "default"
 HEADER_PREDICTION_ID: Final = "x-prediction-id"
 #: Header of the binary tensor extension: bytes of JSON before the tensors.
 HEADER_JSON_LENGTH: Final = "inference-header-content-length"
+#: Header in which the registry says what a download must hash to; the runtime checks it.
+HEADER_MODEL_SHA256: Final = "x-model-sha256"
 
 #: Environment variable with the gateway that resolves `models:/NAME/VERSION`.
 ENV_REGISTRY: Final = "MOORAGE_REGISTRY"

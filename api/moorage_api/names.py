@@ -27,12 +27,13 @@ DRIVER_SCHEMES: Final = {
 #: Scheme of a model in the gateway's registry.
 REGISTRY_SCHEME: Final = "models"
 SCHEMES: Final = (*PLAIN_SCHEMES, *DRIVER_SCHEMES, REGISTRY_SCHEME)
+_FETCHED: Final = "|".join((*PLAIN_SCHEMES, *DRIVER_SCHEMES))
 _SHORT_SEGMENT: Final = rf"[A-Za-z0-9]([A-Za-z0-9_.-]{{0,{LABEL_MAX - 2}}}[A-Za-z0-9])?"
 #: A model address: a known scheme, then something; a registry address is spelled out. The regular
 #: expressions of Python, pydantic (Rust) and the API server (Go) read it alike: `\s` they do not.
 URI_PATTERN: Final = (
-    r"^((file|http|https|s3|gs|az|sftp|hf):[^\x00-\x20]+"
-    rf"|models:/{_SHORT_SEGMENT}/{_SHORT_SEGMENT})$"
+    rf"^(({_FETCHED}):[^\x00-\x20]+"
+    rf"|{REGISTRY_SCHEME}:/{_SHORT_SEGMENT}/{_SHORT_SEGMENT})$"
 )
 
 _segment = re.compile(SEGMENT_PATTERN)

@@ -4,6 +4,7 @@ A reason enters this file in the change that can produce it, and is never free t
 """
 
 from enum import StrEnum
+from typing import Final
 
 
 class Condition(StrEnum):
@@ -52,3 +53,16 @@ class Reason(StrEnum):
     CRASH_LOOP = "CrashLoop"
     #: Another deployment has the endpoint.
     ENDPOINT_TAKEN = "EndpointTaken"
+
+
+#: Phases in which a deployment does what its spec asks for.
+AS_ASKED: Final = (Phase.READY, Phase.STOPPED)
+#: A runtime refuses the model itself, by these names: waiting is no use. See errors.ModelRejected.
+MODEL_REJECTED: Final = frozenset(
+    {
+        Reason.DOWNLOAD_FAILED,
+        Reason.CHECKSUM_MISMATCH,
+        Reason.UNSUPPORTED_OPSET,
+        Reason.BAD_MODEL,
+    }
+)

@@ -23,6 +23,8 @@ from moorage_api.tensors import Tensor
 
 #: What a server that uses this module may advertise at `/v2`.
 EXTENSIONS: Final = ("binary_tensor_data",)
+#: The protocol's name for an ONNX model's platform.
+PLATFORM: Final = "onnx_onnxv1"
 
 _ALIGNMENT: Final = 8
 _DUMP: Final = orjson.OPT_SERIALIZE_NUMPY

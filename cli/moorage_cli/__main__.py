@@ -19,7 +19,7 @@ from moorage_api import __version__, crd, manifests
 from moorage_api.errors import InvalidBody, InvalidResource, MoorageError
 from moorage_api.folder import Observed
 from moorage_api.names import Qualified
-from moorage_api.reasons import Condition, Phase
+from moorage_api.reasons import AS_ASKED, Condition, Phase
 from moorage_cli import exits, files
 from moorage_cli.gateway import Gateway
 from moorage_cli.local import up as local_up
@@ -167,8 +167,7 @@ def status(gateway: GatewayUrl = _LOCAL_GATEWAY, output: OutputAs = Output.TEXT)
         _print_json(deployments)
     else:
         _print_table(deployments)
-    good = (Phase.READY, Phase.STOPPED)
-    if any(deployment["status"] not in good for deployment in deployments):
+    if any(deployment["status"] not in AS_ASKED for deployment in deployments):
         raise typer.Exit(exits.FAILED)
 
 

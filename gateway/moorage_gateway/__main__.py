@@ -23,7 +23,6 @@ from moorage_gateway.settings import Settings
 from moorage_gateway.usage import Usage
 from moorage_serving import command, logs, server
 
-_FAILED: Final = 1
 #: How long the last predictions get to be stored after the last answer, in seconds.
 FLUSH_S: Final = 10.0
 
@@ -40,7 +39,7 @@ def main() -> None:
     try:
         listener = server.bind(settings.host, settings.port)
     except server.PortInUse as error:
-        command.fail(str(error), _FAILED)
+        command.fail(str(error), command.EXIT_FAILED)
     server.run(_serve(settings, predictions, listener))
     sys.exit()
 

@@ -23,7 +23,7 @@ from moorage_api.errors import (
     UnknownVersion,
 )
 from moorage_api.names import Qualified
-from moorage_api.reasons import Condition, Reason
+from moorage_api.reasons import MODEL_REJECTED, Condition, Reason
 from moorage_api.v1alpha1 import ModelDeployment
 from moorage_gateway.live import LiveTable
 from moorage_gateway.registry import Registry
@@ -37,16 +37,7 @@ WAIT_S: Final = 120.0
 DRAIN_S: Final = 60.0
 
 #: Reasons after which waiting longer is no use.
-_HOPELESS: Final = frozenset(
-    {
-        Reason.DOWNLOAD_FAILED,
-        Reason.CHECKSUM_MISMATCH,
-        Reason.UNSUPPORTED_OPSET,
-        Reason.BAD_MODEL,
-        Reason.CRASH_LOOP,
-        Reason.ENDPOINT_TAKEN,
-    }
-)
+_HOPELESS: Final = MODEL_REJECTED | {Reason.CRASH_LOOP, Reason.ENDPOINT_TAKEN}
 
 _log = logging.getLogger(__name__)
 
@@ -197,11 +188,7 @@ class Deployer:
         return tally
 
     def _all(self, model: str, version: str) -> list[Route]:
-        routes = [
-            route
-            for route in self._live.table.routes.values()
-            if model in (route.model, route.key.name, str(route.key))
-        ]
+        routes = [route for route in self._live.table.routes.values() if route.is_called(model)]
         if not routes:
             raise UnknownModel(model, [route.model for route in self._live.table.routes.values()])
         matching = [route for route in routes if route.version == version]
@@ -261,7 +248,7 @@ def _resource(endpoint: str, uri: str, sha256: str, before: Seen | None) -> Mode
             "kind": keys.KIND,
             "metadata": {
                 "name": names.deployment_name(endpoint),
-                "annotations": {keys.ANNOTATION_SOURCE: "api"},
+                "annotations": {keys.ANNOTATION_SOURCE: keys.SOURCE_API},
             },
             "spec": {"endpoint": endpoint},
         }

@@ -124,7 +124,7 @@ class Inference:
             await answers.send_chunks(send, status, head, chunks)
 
     async def _predict(self, call: Call, scope: Scope, receive: Receive) -> Rendered:
-        headers = dict(scope["headers"])
+        headers = bodies.headers_of(scope)
         for name in _CLIENT_ID:
             if name in headers:
                 call.client_id = headers[name].decode("latin-1")[:CLIENT_ID_MAX]

@@ -72,6 +72,10 @@ class Route:
         """Whether requests can be answered."""
         return bool(self.addresses) and self.signature is not None and not self.stopped
 
+    def is_called(self, name: str) -> bool:
+        """Whether `name` is that of the model, or of the deployment with or without namespace."""
+        return name in (self.model, self.key.name, str(self.key))
+
     def require_ready(self) -> Signature:
         """Return the signature.
 

@@ -23,7 +23,6 @@ from moorage_serving import command, logs, server
 _log = logging.getLogger("moorage_runtime")
 
 _OK: Final = 0
-_FAILED: Final = 1
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
     try:
         listener = server.bind(settings.host, settings.http_port)
     except server.PortInUse as error:
-        command.fail(str(error), _FAILED)
+        command.fail(str(error), command.EXIT_FAILED)
     sys.exit(server.run(_serve(settings, listener)))
 
 
@@ -68,7 +67,7 @@ async def _load(settings: Settings, app: RuntimeApp, http: server.Server) -> int
     except Exception:  # noqa: BLE001 - whatever it was, the process must say so and end
         http.stop()
         _log.exception("the model could not be loaded")
-        return _FAILED
+        return command.EXIT_FAILED
     batcher = Batcher(
         loaded.predictor,
         max_batch_size=settings.max_batch_size,

@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 
 _JSON_LENGTH: Final = keys.HEADER_JSON_LENGTH.encode()
 _OCTETS: Final = (b"content-type", b"application/octet-stream")
-PLATFORM: Final = "onnx_onnxv1"
 
 
 class RuntimeApp:
@@ -93,7 +92,7 @@ class RuntimeApp:
         started = perf_counter()
         status = 200
         try:
-            headers = dict(scope["headers"])
+            headers = bodies.headers_of(scope)
             body = await bodies.read(receive, headers, self._limit)
             model, batcher = self._model, self._batcher
             if model is None or batcher is None:
@@ -193,7 +192,7 @@ class RuntimeApp:
         return {
             "name": self.name,
             "versions": [self.version],
-            "platform": PLATFORM,
+            "platform": v2.PLATFORM,
             **model.signature.to_dict(),
             # A map of strings, as the protocol's gRPC twin has it.
             "properties": model.properties,

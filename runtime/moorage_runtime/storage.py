@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import IO, Final
 from urllib.parse import unquote, urlsplit
 
-from moorage_api import model_layout, names
+from moorage_api import keys, model_layout, names
 from moorage_api.errors import ChecksumMismatch, DownloadFailed, InvalidName
 
 #: Largest model that is downloaded.
 MAX_BYTES: Final = 16 * 1024**3
 #: A connection that is silent this long has failed.
 TIMEOUT_S: Final = 60
-#: Header in which the registry says the sha256 of what it sends.
-SHA256_HEADER: Final = "X-Model-Sha256"
 
 _CHUNK: Final = 1024 * 1024
 
@@ -148,7 +146,7 @@ def _download(url: str, folder: Path) -> Path:
     expected = None
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, target.open("wb") as file:  # noqa: S310
-            expected = answer.headers.get(SHA256_HEADER)
+            expected = answer.headers.get(keys.HEADER_MODEL_SHA256)
             _copy(answer, file, shown)
             length = answer.headers.get("Content-Length")
             if length is not None and file.tell() != int(length):

@@ -12,7 +12,8 @@ from pydantic_settings import BaseSettings, CliApp, SettingsError
 
 _SettingsT = TypeVar("_SettingsT", bound=BaseSettings)
 
-#: Exit status of wrong use.
+#: Exit statuses of every program: failed, and wrong use.
+EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 
 

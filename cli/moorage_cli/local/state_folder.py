@@ -15,9 +15,6 @@ from moorage_api.names import Qualified
 from moorage_api.v1alpha1 import ModelDeployment
 from moorage_cli import files
 
-#: Annotation value of a deployment that the gateway made; it outlives `moorage up`.
-BY_API = "api"
-
 
 class StateFolder:
     """Resources in a folder, and what is said of them.
@@ -53,7 +50,8 @@ class StateFolder:
         self._said = {key: _unsourced(resource) for key, resource in wanted.items()}
         for resource in self.list():
             key = resource.key
-            is_ours = resource.metadata.annotations.get(keys.ANNOTATION_SOURCE) != BY_API
+            # What the gateway made outlives `moorage up`.
+            is_ours = resource.metadata.annotations.get(keys.ANNOTATION_SOURCE) != keys.SOURCE_API
             if is_ours and key not in wanted and (before is None or key in before):
                 self.remove(key)
         for key, resource in wanted.items():

@@ -15,7 +15,7 @@ import httpx
 from moorage_api.errors import MoorageError
 from moorage_api.folder import Observed
 from moorage_api.names import Qualified
-from moorage_api.reasons import Condition, Phase
+from moorage_api.reasons import AS_ASKED, Condition, Phase
 from moorage_cli.local import process
 from moorage_cli.local.process import Child
 from moorage_cli.local.state_folder import StateFolder
@@ -29,8 +29,6 @@ _GATEWAY_START_S: Final = 60.0
 _GATEWAY_RESTART_S: Final = 1.0
 #: How often it is seen whether all is ready.
 _ANNOUNCE_S: Final = 0.05
-#: Phases in which a deployment does what it should.
-_GOOD: Final = (Phase.READY, Phase.STOPPED)
 
 
 class GatewayFailed(MoorageError):
@@ -162,7 +160,7 @@ async def announce(told: Told, url: str, reporter: Reporter) -> None:
         while True:
             phases = told.phases or {}
             failed = [key for key, phase in phases.items() if phase == Phase.FAILED]
-            settled = all(phase in (*_GOOD, Phase.FAILED) for phase in phases.values())
+            settled = all(phase in (*AS_ASKED, Phase.FAILED) for phase in phases.values())
             if told.phases is not None and settled and (not failed or failed != blamed):
                 with suppress(httpx.HTTPError, ValueError, KeyError):
                     answer = (await client.get(f"{url}/deployments")).json()

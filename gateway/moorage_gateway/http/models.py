@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from moorage_api import keys
 from moorage_api.errors import BodyTooLarge, InvalidBody
 from moorage_api.names import version_key
 from moorage_gateway.http.services import Parts
@@ -16,8 +17,6 @@ from moorage_gateway.registry import Registry, StoredModel
 
 router = APIRouter(prefix="/models", tags=["models"])
 
-#: Header in which a download says what it must hash to; the runtime checks it.
-SHA256_HEADER = "X-Model-Sha256"
 _CHUNK = 1024 * 1024
 
 Name = Annotated[str | None, Query(description="Of the model.", examples=["iris"])]
@@ -206,7 +205,7 @@ async def get_file(name: str, version: str, parts: Parts) -> FileResponse:
         path,
         media_type="application/octet-stream",
         filename=f"{model.name}-{model.version}.onnx",
-        headers={SHA256_HEADER: model.sha256},
+        headers={keys.HEADER_MODEL_SHA256: model.sha256},
     )
 
 

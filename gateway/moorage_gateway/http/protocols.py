@@ -18,7 +18,6 @@ router = APIRouter()
 _V2: Final[list[str | Enum]] = ["Open Inference Protocol v2"]
 _V1: Final[list[str | Enum]] = ["KServe v1"]
 _SELDON: Final[list[str | Enum]] = ["Seldon v1"]
-PLATFORM: Final = "onnx_onnxv1"
 
 
 @router.get("/v2", tags=_V2, summary="Server metadata")
@@ -124,15 +123,14 @@ def _metadata(name: str, route: Route, parts: Services) -> dict[str, Any]:
         {
             other.version
             for other in parts.live.table.routes.values()
-            if other.key.namespace == route.key.namespace
-            and name in (other.key.name, other.model, str(other.key))
+            if other.key.namespace == route.key.namespace and other.is_called(name)
         },
         key=version_key,
     )
     return {
         "name": name,
         "versions": versions or [route.version],
-        "platform": PLATFORM,
+        "platform": v2.PLATFORM,
         **signature.to_dict(),
         "properties": {"sha256": route.sha256, "endpoint": route.endpoint},
     }

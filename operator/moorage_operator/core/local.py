@@ -13,7 +13,7 @@ from typing import Final, Literal
 from moorage_api import folder
 from moorage_api.folder import Observed
 from moorage_api.names import Qualified
-from moorage_api.reasons import Condition, Phase, Reason
+from moorage_api.reasons import MODEL_REJECTED, Condition, Phase, Reason
 from moorage_api.v1alpha1 import (
     Address,
     ConditionStatus,
@@ -359,12 +359,7 @@ def _due(process: Process) -> datetime:
 def _cause(process: Process) -> tuple[Reason, str]:
     """Read the reason in a process's last words, `Reason: message`."""
     word, _, message = process.last_words.partition(": ")
-    if word in (
-        Reason.DOWNLOAD_FAILED,
-        Reason.CHECKSUM_MISMATCH,
-        Reason.UNSUPPORTED_OPSET,
-        Reason.BAD_MODEL,
-    ):
+    if word in MODEL_REJECTED:
         return Reason(word), message
     how = (
         f"signal {-process.exit_status}"

@@ -11,7 +11,7 @@ import httpx
 import onnx
 import pytest
 
-from moorage_cli.local.state_folder import BY_API
+from moorage_api import keys
 
 Until = Callable[[Callable[[], Any], str], Any]
 
@@ -355,7 +355,10 @@ class TestRegistry:
         body = {"model_name": "kept", "version": "1", "endpoint_name": "kept"}
         answer = first.client.post(f"{first.url}/deployments/deploy", json=body, timeout=120)
         assert answer.status_code == 201, answer.text
-        assert f"source: {BY_API}" in (first.data / "deployments/default.kept.yaml").read_text()
+        assert (
+            f"source: {keys.SOURCE_API}"
+            in (first.data / "deployments/default.kept.yaml").read_text()
+        )
         assert first.end() == 0
         (files / "iris.yaml").unlink()
         file = start(str(first.write("other"))).ready()

@@ -23,7 +23,7 @@ def test_keys_are_all_different() -> None:
 
 def test_headers_are_in_lower_case_as_asgi_gives_them() -> None:
     headers = [value for name, value in vars(keys).items() if name.startswith("HEADER_")]
-    assert len(headers) == 2
+    assert len(headers) == 3
     assert all(header == header.lower() for header in headers)
 
 

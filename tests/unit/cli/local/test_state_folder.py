@@ -13,7 +13,7 @@ from moorage_api.folder import Observed
 from moorage_api.names import Qualified
 from moorage_api.reasons import Condition, Reason
 from moorage_api.v1alpha1 import ConditionStatus, ModelDeployment, ModelDeploymentStatus
-from moorage_cli.local.state_folder import BY_API, StateFolder
+from moorage_cli.local.state_folder import StateFolder
 
 Make = Callable[..., ModelDeployment]
 
@@ -106,7 +106,7 @@ def test_what_has_not_changed_is_not_written(state: StateFolder, path: Path, mak
 def test_files_replace_what_files_said_and_leave_what_the_gateway_made(
     state: StateFolder, tmp_path: Path, make: Make
 ) -> None:
-    state.put(make("made", source=BY_API))
+    state.put(make("made", source=keys.SOURCE_API))
     state.replace_files({tmp_path / "1.yaml": [make("a"), make("b")], tmp_path / "2.yaml": []})
     assert set(names(state)) == {"made", "a", "b"}
     state.replace_files({tmp_path / "1.yaml": [make("b"), make("c")]})
@@ -197,7 +197,7 @@ class TestFilesAgain:
     def test_what_the_gateway_made_under_a_name_that_vanishes_stays(
         self, taken: StateFolder, tmp_path: Path, make: Make
     ) -> None:
-        taken.put(make("a", version="7", source=BY_API))
+        taken.put(make("a", version="7", source=keys.SOURCE_API))
         taken.replace_files({tmp_path / "2.yaml": [make("b")]})
         assert set(names(taken)) == {"a", "b"}
 
@@ -206,7 +206,7 @@ class TestFilesAgain:
     ) -> None:
         taken.remove(make("a").key)
         taken.put(make("b", version="7"))
-        taken.put(make("made", source=BY_API))
+        taken.put(make("made", source=keys.SOURCE_API))
         again = StateFolder(path)
         again.replace_files({tmp_path / "1.yaml": [make("a")], tmp_path / "2.yaml": [make("b")]})
         versions = {item.metadata.name: item.model_version for item in again.list()}
