@@ -41,8 +41,11 @@ status, exit code or retry delay: each shell holds one table for that.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+_Entry = TypeVar("_Entry")
 
 
 class MoorageError(Exception):
@@ -312,6 +315,14 @@ class UnsupportedOpset(ModelRejected):
 
 class BadModel(ModelRejected):
     """The file is not an ONNX model that can be loaded and run."""
+
+
+def entry_of(table: Mapping[type[MoorageError], _Entry], error: BaseException) -> _Entry | None:
+    """Return what a shell's table holds for an error: its class's entry, or its nearest ancestor's.
+
+    None for an error that is not Moorage's.
+    """
+    return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
 
 
 def _known(names: Iterable[str], most: int = 20) -> str:

@@ -33,8 +33,5 @@ STATUS: Final[dict[type[errors.MoorageError], int]] = {
 
 def status_of(error: BaseException) -> int:
     """Return the exit status for an error; 1 for one that is not Moorage's."""
-    for kind in type(error).__mro__:
-        status = STATUS.get(kind)
-        if status is not None:
-            return status
-    return FAILED
+    status = errors.entry_of(STATUS, error)
+    return FAILED if status is None else status

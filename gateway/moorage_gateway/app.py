@@ -181,18 +181,22 @@ def _describe_endpoints(api: FastAPI) -> None:
     api.openapi = document  # type: ignore[method-assign]
 
 
-async def _answer_error(request: Request, error: Exception) -> JSONResponse:
-    status = answers.status_of(error)
-    if status >= 500:
+async def _answer_error(request: Request, error: Exception) -> Response:
+    response = _response(error)
+    if response.status_code >= 500:
         _log.warning(str(error), extra={"id": _request_id(request), "path": request.url.path})
+    return response
+
+
+def _response(error: Exception) -> Response:
     headers = {key.decode(): value.decode() for key, value in answers.error_headers(error)}
-    return JSONResponse({"error": str(error)}, status, headers)
+    body = answers.error_body(error)
+    return Response(body, answers.status_of(error), headers, media_type="application/json")
 
 
-async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
+async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    invalid = InvalidBody("; ".join(map(_problem, error.errors())))
-    return JSONResponse({"error": str(invalid)}, answers.status_of(invalid))
+    return await _answer_error(request, InvalidBody("; ".join(map(_problem, error.errors()))))
 
 
 def _problem(item: Mapping[str, Any]) -> str:
@@ -206,7 +210,7 @@ def _problem(item: Mapping[str, Any]) -> str:
     return f"'{where}': {words}" if where else words
 
 
-async def _answer_http(request: Request, error: Exception) -> JSONResponse:
+async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code in (404, 405):
         is_prediction = target_of(request.url.path) is not None
@@ -233,13 +237,13 @@ async def _answer_nobody(_: Request, __: Exception) -> Response:
     return Response(status_code=400)
 
 
-async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+async def _answer_unexpected(request: Request, error: Exception) -> Response:
     _log.error(
         "a request failed unexpectedly",
         exc_info=error,
         extra={"id": _request_id(request), "path": request.url.path},
     )
-    return JSONResponse({"error": "internal error"}, 500)
+    return _response(error)
 
 
 def _request_id(request: Request) -> str:

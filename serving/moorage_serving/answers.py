@@ -34,11 +34,8 @@ Headers = list[tuple[bytes, bytes]]
 
 def status_of(error: BaseException) -> int:
     """Return the HTTP status for an error; 500 for one that is not Moorage's."""
-    for kind in type(error).__mro__:
-        status = STATUS.get(kind)
-        if status is not None:
-            return status
-    return 500
+    status = errors.entry_of(STATUS, error)
+    return 500 if status is None else status
 
 
 def error_body(error: BaseException) -> bytes:
