@@ -67,38 +67,45 @@ def parse(buffer: bytes | memoryview) -> OnnxFile:
     ------
     BadModel
         When the bytes are no ONNX model, or one with an input or output that the Open Inference
-        Protocol cannot carry.
+        Protocol cannot carry. It holds no piece of the buffer, as the errors below it do by the
+        frames in their tracebacks: a mapped file could not be closed.
     """
-    data = memoryview(buffer).cast("B")
+    try:
+        return _model(memoryview(buffer).cast("B"))
+    except BadModel as error:
+        words = str(error)
+    except (ValueError, IndexError) as error:
+        words = f"not an ONNX model: {error}"
+    raise BadModel(words)
+
+
+def _model(data: memoryview) -> OnnxFile:
     ir_version = 0
     producer = ["", ""]
     graph: memoryview | None = None
     opsets: dict[str, int] = {}
     metadata: dict[str, str] = {}
-    try:
-        for number, value in _fields(data):
-            if number == 1:
-                ir_version = _int(value)
-            elif number in (2, 3):
-                producer[number - 2] = _text(value)
-            elif number == 7:
-                graph = _bytes(value)
-            elif number == 8:
-                domain, version = _MAIN_DOMAIN, 0
-                for inner, item in _fields(_bytes(value)):
-                    if inner == 1:
-                        domain = _text(item) or _MAIN_DOMAIN
-                    elif inner == 2:
-                        version = _int(item)
-                opsets[domain] = version
-            elif number == 14:
-                pair = {inner: _text(item) for inner, item in _fields(_bytes(value))}
-                metadata[pair.get(1, "")] = pair.get(2, "")
-        if graph is None or not ir_version:
-            raise BadModel("not an ONNX model: the file holds no graph")
-        signature, zipmaps = _graph(graph)
-    except (ValueError, IndexError) as error:
-        raise BadModel(f"not an ONNX model: {error}") from error
+    for number, value in _fields(data):
+        if number == 1:
+            ir_version = _int(value)
+        elif number in (2, 3):
+            producer[number - 2] = _text(value)
+        elif number == 7:
+            graph = _bytes(value)
+        elif number == 8:
+            domain, version = _MAIN_DOMAIN, 0
+            for inner, item in _fields(_bytes(value)):
+                if inner == 1:
+                    domain = _text(item) or _MAIN_DOMAIN
+                elif inner == 2:
+                    version = _int(item)
+            opsets[domain] = version
+        elif number == 14:
+            pair = {inner: _text(item) for inner, item in _fields(_bytes(value))}
+            metadata[pair.get(1, "")] = pair.get(2, "")
+    if graph is None or not ir_version:
+        raise BadModel("not an ONNX model: the file holds no graph")
+    signature, zipmaps = _graph(graph)
     return OnnxFile(ir_version, opsets, " ".join(producer).strip(), signature, zipmaps, metadata)
 
 

@@ -291,15 +291,12 @@ def _settle(path: Path) -> onnx_file.OnnxFile:
 def _declared(path: Path) -> onnx_file.OnnxFile:
     if not path.stat().st_size:
         raise BadModel("not an ONNX model: the file is empty")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        try:
-            with memoryview(mapped) as view:
-                return onnx_file.parse(view)
-        except BadModel as error:
-            # A new one: the frames in the traceback of this one hold slices of the mapping, which
-            # could then not be closed.
-            failure = BadModel(str(error))
-    raise failure
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
+    ):
+        return onnx_file.parse(view)
 
 
 def _read(about: Path) -> StoredModel:

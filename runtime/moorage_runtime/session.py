@@ -384,11 +384,14 @@ def _cgroup_quota() -> float | None:
 
 
 def _declared(path: Path) -> OnnxFile:
-    with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            raise BadModel("not an ONNX model: the file is empty")
-        # Not closed by hand: an error that says what is wrong still looks at it from its frames.
-        return onnx_file.parse(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    if not path.stat().st_size:
+        raise BadModel("not an ONNX model: the file is empty")
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
+    ):
+        return onnx_file.parse(view)
 
 
 def _load(path: Path, options: Options) -> ort.InferenceSession:
