@@ -43,7 +43,8 @@ def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) ->
     host = headers.get(b"host", b"").decode("latin-1")
     route = table.model(name) if name else table.only(host)
     signature = call.aim(route)
-    document = _upright(load_object(_unwrapped(body)))
+    text = _unwrapped(body)
+    document = _upright(load_object(text))
     meta = _object(document, "meta")
     _require_writable(meta.get("tags"))
     puid = _puid(meta) or headers.get(PUID_HEADER, b"").decode("latin-1")[:CLIENT_ID_MAX]
@@ -54,7 +55,7 @@ def parse(call: Call, body: bytes, headers: dict[bytes, bytes], table: Table) ->
         expected = ", ".join(_KINDS[:-1])
         raise InvalidBody(f"Invalid request data type: expected one of {expected}, got {present}")
     kind = present[0]
-    literals = may_hold_literals(body)
+    literals = may_hold_literals(text)
     if kind == "data":
         kind, given = _read_data(_object(document, "data"), signature, literals)
     elif kind == "binData":

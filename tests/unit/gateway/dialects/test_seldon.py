@@ -376,3 +376,11 @@ def test_a_message_in_a_form_is_the_same(parsed: Callable[..., Call], signatures
     form = b"json=%7B%22data%22%3A+%7B%22ndarray%22%3A+%5B%5B1%2C+2%2C+3%5D%5D%7D%7D&other=1"
     (tensor,) = parsed(TARGET, form, signatures["row"]).tensors
     assert tensor.array.tolist() == [[1, 2, 3]]
+
+
+def test_a_form_hides_no_literal_in_its_escapes(
+    parsed: Callable[..., Call], signatures: Any
+) -> None:
+    form = b'json={"data":{"ndarray":[[%74rue,2,3]]}}'
+    with pytest.raises(InvalidTensor, match="got true"):
+        parsed(TARGET, form, signatures["row"])
