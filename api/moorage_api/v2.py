@@ -10,7 +10,7 @@ first tensor lies aligned in the receiver's buffer and can be used in place.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -72,15 +72,16 @@ class Body:
         To be sent one after the other; tensors are views, not copies.
     json_length
         Value of `Inference-Header-Content-Length`; None when the body is JSON alone.
+    content_length
+        How many bytes the chunks hold together.
     """
 
     chunks: Chunks
     json_length: int | None = None
+    content_length: int = field(init=False)
 
-    @property
-    def content_length(self) -> int:
-        """How many bytes the chunks hold together."""
-        return sum(len(chunk) for chunk in self.chunks)
+    def __post_init__(self) -> None:
+        self.content_length = sum(len(chunk) for chunk in self.chunks)
 
     def join(self) -> bytes:
         """Return the body as one piece."""

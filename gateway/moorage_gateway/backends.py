@@ -44,6 +44,8 @@ CONNECT_TIMEOUT_S: Final = 2.0
 #: Largest answer that is accepted.
 MAX_ANSWER_BYTES: Final = 1024 * 1024 * 1024
 
+#: Above this size the pieces of a request are handed over as they are, not joined by a copy.
+_JOIN_LIMIT: Final = 64 * 1024
 _JSON_LENGTH: Final = keys.HEADER_JSON_LENGTH.encode()
 
 
@@ -150,7 +152,7 @@ class HttpBackends:
             sent = perf_counter()
             try:
                 status, json_length, content = await connection.exchange(
-                    runtime.head(model, body), body.chunks, self._timeout
+                    runtime.head(model, body), body, self._timeout
                 )
             finally:
                 runtime.release(connection)
@@ -336,7 +338,7 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     async def exchange(
-        self, head: bytes, chunks: Sequence[bytes | memoryview], timeout_s: float
+        self, head: bytes, body: v2.Body, timeout_s: float
     ) -> tuple[int, int | None, bytes]:
         """Send a request; return status, `Inference-Header-Content-Length` and content."""
         transport = self._transport
@@ -344,11 +346,10 @@ class _Connection(asyncio.Protocol):
             raise RuntimeUnreachable("the connection is gone")
         answer: asyncio.Future[tuple[int, int | None, bytes]] = self._loop.create_future()
         self._answer = answer
-        small = sum(len(chunk) for chunk in chunks) <= 65536
-        if small:
-            transport.write(b"".join((head, *chunks)))
+        if body.content_length <= _JOIN_LIMIT:
+            transport.write(b"".join((head, *body.chunks)))
         else:
-            transport.writelines((head, *chunks))
+            transport.writelines((head, *body.chunks))
         timer = self._loop.call_later(timeout_s, self._late, timeout_s)
         try:
             return await answer

@@ -215,10 +215,9 @@ class Registry:
             return _read(about)
         raise UnknownVersion(name, version, [model.version for model in self.versions(name)])
 
-    def file(self, name: str, version: str) -> Path:
-        """Return the path of a version's ONNX file; raises as `find` does."""
-        self.find(name, version)
-        return self._path / name / version / _FILE
+    def file(self, model: StoredModel) -> Path:
+        """Return the path of a version's ONNX file."""
+        return self._path / model.name / model.version / _FILE
 
     def _versions(self, name: str) -> Iterator[StoredModel]:
         folder = self._path / name

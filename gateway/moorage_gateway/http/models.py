@@ -18,6 +18,8 @@ from moorage_gateway.registry import Registry, StoredModel
 router = APIRouter(prefix="/models", tags=["models"])
 
 _CHUNK = 1024 * 1024
+#: What a form may have beside its file, and the most bytes of one of its other fields.
+_FORM_SLACK = 64 * 1024
 
 Name = Annotated[str | None, Query(description="Of the model.", examples=["iris"])]
 Version = Annotated[
@@ -81,21 +83,21 @@ async def _push_form(
     version: str | None,
     sha256: str | None,
 ) -> dict[str, Any]:
-    _refuse_early(request, parts.registry, slack=64 * 1024)
+    _refuse_early(request, parts.registry, slack=_FORM_SLACK)
     limit = parts.registry.max_bytes
 
     async def bounded() -> AsyncGenerator[bytes, None]:
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
-            if size > limit + 64 * 1024:
+            if size > limit + _FORM_SLACK:
                 raise BodyTooLarge(limit, "the model file")
             yield chunk
 
     # The parser keeps up to a megabyte of a file in memory and the rest in a temporary file.
     try:
         parser = MultiPartParser(
-            request.headers, bounded(), max_files=1, max_fields=8, max_part_size=64 * 1024
+            request.headers, bounded(), max_files=1, max_fields=8, max_part_size=_FORM_SLACK
         )
         form = await parser.parse()
     except MultiPartException as error:
@@ -200,9 +202,8 @@ async def get_version(name: str, version: str, parts: Parts) -> dict[str, Any]:
 async def get_file(name: str, version: str, parts: Parts) -> FileResponse:
     """Download the file as it was uploaded."""
     model = await asyncio.to_thread(parts.registry.find, name, version)
-    path = await asyncio.to_thread(parts.registry.file, name, version)
     return FileResponse(
-        path,
+        parts.registry.file(model),
         media_type="application/octet-stream",
         filename=f"{model.name}-{model.version}.onnx",
         headers={keys.HEADER_MODEL_SHA256: model.sha256},

@@ -44,7 +44,10 @@ def load_floats(text: str) -> list[float | None]:
 
 
 class _Array(types.TypeDecorator[Any]):
-    """An array on PostgreSQL, JSON text elsewhere."""
+    """An array on PostgreSQL, JSON text elsewhere.
+
+    Those of the predictions are only read by it: `binary_copy` and `text_insert` write them.
+    """
 
     impl = Text
     cache_ok = True
@@ -55,27 +58,12 @@ class _Array(types.TypeDecorator[Any]):
             return dialect.type_descriptor(postgresql.ARRAY(self.element()))
         return dialect.type_descriptor(Text())
 
-    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
-        """Write the elements, which any sequence may hold."""
-        if value is None:
-            return None
-        return list(value) if dialect.name == "postgresql" else orjson.dumps(list(value)).decode()
-
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Read a list."""
         return value if value is None or dialect.name == "postgresql" else orjson.loads(value)
 
 
 class _FloatArray(_Array):
-    precision: type[np.floating[Any]]
-
-    def process_bind_param(self, value: Sequence[float] | Array | None, dialect: Dialect) -> Any:
-        """Write the elements in the column's precision."""
-        if value is None:
-            return None
-        array = np.asarray(value, self.precision)
-        return array.tolist() if dialect.name == "postgresql" else dump_floats(array)
-
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Read a list; missing is NaN on PostgreSQL and None on SQLite."""
         return value if value is None or dialect.name == "postgresql" else load_floats(value)
@@ -86,7 +74,6 @@ class RealArray(_FloatArray):
 
     cache_ok = True
     element = REAL
-    precision = np.float32
 
 
 class DoubleArray(_FloatArray):
@@ -94,7 +81,6 @@ class DoubleArray(_FloatArray):
 
     cache_ok = True
     element = Double
-    precision = np.float64
 
 
 class TextArray(_Array):
@@ -109,6 +95,12 @@ class IntegerArray(_Array):
 
     cache_ok = True
     element = Integer
+
+    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
+        """Write the elements, which any sequence may hold."""
+        if value is None:
+            return None
+        return list(value) if dialect.name == "postgresql" else orjson.dumps(list(value)).decode()
 
 
 class Timestamp(types.TypeDecorator[datetime]):

@@ -69,7 +69,7 @@ async def test_a_stored_version_is_found_with_what_its_file_says(
     model, is_new = await add(iris_onnx, "iris", "1.0-rc1", sha256=digest)
     assert is_new
     assert registry.find("iris", "1.0-rc1") == model
-    assert registry.file("iris", "1.0-rc1").read_bytes() == iris_onnx
+    assert registry.file(registry.find("iris", "1.0-rc1")).read_bytes() == iris_onnx
     assert (model.sha256, model.size, model.created_at) == (digest, len(iris_onnx), now)
     assert model.uri == "models:/iris/1.0-rc1"
     assert [str(spec) for spec in model.signature.inputs] == ["FP32 [-1, 4]"]
@@ -116,9 +116,9 @@ async def test_the_same_bytes_again_are_no_error_and_nothing_new(
     registry: Registry, add: Any, iris_onnx: bytes, path: Path
 ) -> None:
     first, _ = await add(iris_onnx, "iris", "1")
-    stamp = registry.file("iris", "1").stat().st_mtime_ns
+    stamp = registry.file(registry.find("iris", "1")).stat().st_mtime_ns
     assert await add(iris_onnx, "iris", "1") == (first, False)
-    assert registry.file("iris", "1").stat().st_mtime_ns == stamp
+    assert registry.file(registry.find("iris", "1")).stat().st_mtime_ns == stamp
     assert left_over(path) == []
 
 
@@ -128,7 +128,7 @@ async def test_a_version_never_changes(
     first, _ = await add(iris_onnx, "iris", "1")
     with pytest.raises(VersionExists, match=f"models:/iris/1 .*{first.sha256}"):
         await add(forest_onnx, "iris", "1")
-    assert registry.file("iris", "1").read_bytes() == iris_onnx
+    assert registry.file(registry.find("iris", "1")).read_bytes() == iris_onnx
     assert left_over(path) == []
 
 
@@ -242,7 +242,7 @@ async def test_a_name_that_is_no_name_is_refused_everywhere(
         with pytest.raises(InvalidName):
             look()
     with pytest.raises(InvalidName):
-        registry.file(name, "1")
+        registry.file(registry.find(name, "1"))
 
 
 @pytest.mark.parametrize("version", WRONG_NAMES[1:])
@@ -262,7 +262,7 @@ async def test_what_is_not_there_is_told_with_what_is(
     with pytest.raises(UnknownModel, match="there are: iris"):
         registry.versions("rose")
     with pytest.raises(UnknownModel, match="there are: iris"):
-        registry.file("rose", "1")
+        registry.file(registry.find("rose", "1"))
     with pytest.raises(UnknownVersion, match="there are: 1"):
         registry.find("iris", "2")
 
@@ -274,7 +274,7 @@ async def test_concurrent_uploads_get_a_number_each(
     found = await asyncio.gather(*(add(content) for content in contents))
     assert sorted(int(model.version) for model, _ in found) == list(range(1, 17))
     for (model, _), content in zip(found, contents, strict=True):
-        assert registry.file("iris", model.version).read_bytes() == content
+        assert registry.file(registry.find("iris", model.version)).read_bytes() == content
 
 
 async def test_of_concurrent_uploads_of_one_version_one_kind_of_bytes_wins(
